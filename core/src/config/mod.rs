@@ -1,0 +1,223 @@
+//! The `metallb.io` configuration: what users wrote ([`Resources`]), and what of it is in force ([`Config`]).
+//!
+//! [`build`] is one pure function over the whole configuration. The unit is one object: an invalid object leaves every other
+//! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
+
+mod build;
+mod problem;
+mod spec;
+
+pub use build::{Builder, build};
+pub use problem::{Problem, Severity};
+pub use spec::{
+    BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector, Resource,
+    Resources, SecretRef, ServiceAllocationSpec, Spec,
+};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    announce::Community,
+    model::{LabelSelector, Labels},
+};
+
+/// An inclusive range of addresses of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpRange {
+    /// First address.
+    pub first: IpAddr,
+    /// Last address, of the same family, not below `first`.
+    pub last: IpAddr,
+}
+
+/// Who may use a pool (`spec.serviceAllocation`). A selector that matches nothing allows nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAllocation {
+    /// Lower wins; `None` (unset or 0) comes last.
+    pub priority: Option<i64>,
+    /// Namespace names.
+    pub namespaces: BTreeSet<Arc<str>>,
+    /// Selectors over namespace labels. With `namespaces` empty and this empty, every namespace matches; otherwise a
+    /// namespace matches if it is named or any selector matches it.
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Selectors over Service labels; empty: every Service, else any must match.
+    pub service_selectors: Vec<LabelSelector>,
+}
+
+/// An IPAddressPool in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `metadata.labels`, for `ipAddressPoolSelectors`.
+    pub labels: Labels,
+    /// What it gives out: the ranges in the order written, less what an older pool has.
+    pub ranges: Vec<IpRange>,
+    /// `spec.addresses` as ranges in the order written, one per entry that is a range, one per CIDR (for aggregation rules).
+    pub written: Vec<IpRange>,
+    /// `spec.autoAssign` (default true).
+    pub auto_assign: bool,
+    /// `spec.avoidBuggyIPs` (default false): never hand out `.0` and `.255`.
+    pub avoid_buggy_ips: bool,
+    /// `spec.serviceAllocation`, if present.
+    pub allocation: Option<ServiceAllocation>,
+}
+
+/// AS number rule for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAs {
+    /// `peerASN`.
+    Number(u32),
+    /// `dynamicASN: internal`.
+    Internal,
+    /// `dynamicASN: external`.
+    External,
+}
+
+/// Where to find a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEndpoint {
+    /// `peerAddress`.
+    Address(IpAddr),
+    /// `interface`: unnumbered.
+    Interface(Arc<str>),
+}
+
+/// A TCP-MD5 password that never shows in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Arc<str>);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
+/// A BGPPeer in force (`metallb.io/v1beta2`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `myASN`.
+    pub my_asn: u32,
+    /// `localASN`: the AS shown to this peer instead of `my_asn`.
+    pub local_asn: Option<u32>,
+    /// `peerASN` or `dynamicASN`.
+    pub peer_asn: PeerAs,
+    /// `peerAddress` or `interface`.
+    pub endpoint: PeerEndpoint,
+    /// `sourceAddress`.
+    pub source_address: Option<IpAddr>,
+    /// `peerPort` (179).
+    pub port: u16,
+    /// `holdTime`, whole seconds: 0 or ≥ 3 s. Unset: 90 s, or 3 × keepalive.
+    pub hold_time: Duration,
+    /// `keepaliveTime` ≤ hold time. Unset: a third of the hold time.
+    pub keepalive_time: Duration,
+    /// `connectTime`: wait between attempts to connect.
+    pub connect_time: Option<Duration>,
+    /// `routerID`.
+    pub router_id: Option<Ipv4Addr>,
+    /// `nodeSelectors`: empty = every node, else any must match.
+    pub node_selectors: Vec<LabelSelector>,
+    /// `password`, or what `passwordSecret` resolved to.
+    pub password: Option<Password>,
+    /// `passwordSecret` is set but could not be resolved: the peer must not be dialled; the text says why.
+    pub password_missing: Option<String>,
+    /// `bfdProfile`.
+    pub bfd_profile: Option<Arc<str>>,
+    /// `enableGracefulRestart`.
+    pub graceful_restart: bool,
+    /// `ebgpMultiHop`.
+    pub ebgp_multi_hop: bool,
+    /// `vrf`.
+    pub vrf: Option<Arc<str>>,
+    /// `dualStackAddressFamily`: both families on this session.
+    pub dual_stack: bool,
+}
+
+/// A BGPAdvertisement in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpAdvertisement {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `aggregationLength` (32).
+    pub aggregation_length_v4: u8,
+    /// `aggregationLengthV6` (128).
+    pub aggregation_length_v6: u8,
+    /// `localPref`; `None` if unset or 0.
+    pub local_pref: Option<u32>,
+    /// `communities`, aliases resolved.
+    pub communities: BTreeSet<Community>,
+    /// `ipAddressPools`.
+    pub pools: BTreeSet<Arc<str>>,
+    /// `ipAddressPoolSelectors`. With both empty, all pools.
+    pub pool_selectors: Vec<LabelSelector>,
+    /// `nodeSelectors`: empty = every node.
+    pub node_selectors: Vec<LabelSelector>,
+    /// `peers`: empty = all.
+    pub peers: BTreeSet<Arc<str>>,
+    /// `serviceSelectors`: empty = every Service.
+    pub service_selectors: Vec<LabelSelector>,
+}
+
+impl BgpAdvertisement {
+    /// Does it select a pool of this name and these labels?
+    #[must_use]
+    pub fn selects_pool(&self, name: &str, labels: &Labels) -> bool {
+        (self.pools.is_empty() && self.pool_selectors.is_empty())
+            || self.pools.contains(name)
+            || self.pool_selectors.iter().any(|s| s.matches(labels))
+    }
+}
+
+/// Does any selector match, with none at all matching everything?
+#[must_use]
+pub fn any_selector_matches(selectors: &[LabelSelector], labels: &Labels) -> bool {
+    selectors.is_empty() || selectors.iter().any(|s| s.matches(labels))
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Pools by name.
+    pub pools: BTreeMap<Arc<str>, Arc<Pool>>,
+    /// Pool objects that exist but have no valid version that this process knows, with their labels. While there is one, no
+    /// address is released for lack of a pool.
+    pub pools_unknown: BTreeMap<Arc<str>, Labels>,
+    /// Peers by name.
+    pub peers: BTreeMap<Arc<str>, Arc<Peer>>,
+    /// BGP advertisements by name.
+    pub advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    /// What is wrong with the objects as written, in order of object and field; also warnings.
+    pub problems: Vec<Problem>,
+    /// An object has an error (not merely a warning): part of what is written is not in force.
+    pub stale: bool,
+}
+
+impl Config {
+    /// The pool that gives out `ip`.
+    #[must_use]
+    pub fn pool_of(&self, ip: IpAddr) -> Option<&Arc<Pool>> {
+        self.pools.values().find(|p| p.ranges.iter().any(|r| r.contains(ip)))
+    }
+}
+
+impl IpRange {
+    /// Is `ip` in the range (and of its family)?
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        ip.is_ipv4() == self.first.is_ipv4() && self.first <= ip && ip <= self.last
+    }
+}
+
+impl std::fmt::Display for IpRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}

@@ -1,0 +1,41 @@
+//! What is wrong with a configuration object, in its author's words.
+use std::fmt;
+
+use crate::model::ObjectKey;
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The object, as written, is not in force.
+    Error,
+    /// The object is in force, but this is surely not what was meant.
+    Warning,
+}
+
+/// One thing wrong with one field of one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The object.
+    pub object: ObjectKey,
+    /// Field path, e.g. `spec.addresses[2]`; empty if it concerns the whole object.
+    pub field: String,
+    /// The offending value as written; empty if something is missing. Never a secret.
+    pub value: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+    /// Error or warning.
+    pub severity: Severity,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.object)?;
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        if !self.value.is_empty() {
+            write!(f, ": {:?}", self.value)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}

@@ -1,0 +1,167 @@
+//! `metallb.io` objects as written: plain fields, nothing checked yet. Field names and meanings are those of the CRDs.
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::Problem;
+use crate::model::{Labels, ObjectKey};
+
+/// A label selector as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawSelector {
+    /// `matchLabels`.
+    pub match_labels: BTreeMap<String, String>,
+    /// `matchExpressions`: key, operator, values.
+    pub match_expressions: Vec<(String, String, Vec<String>)>,
+}
+
+/// `metadata`, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Kind and name.
+    pub key: ObjectKey,
+    /// `metadata.uid`, for Events.
+    pub uid: Arc<str>,
+    /// `metadata.resourceVersion`, for Events and logs.
+    pub resource_version: Arc<str>,
+    /// `metadata.creationTimestamp`, seconds since the Unix epoch: the older of two that conflict stays.
+    pub created_s: i64,
+    /// `metadata.labels`.
+    pub labels: Labels,
+}
+
+/// `IPAddressPool.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// `addresses`: CIDRs or `start-end`.
+    pub addresses: Vec<String>,
+    /// `autoAssign`.
+    pub auto_assign: Option<bool>,
+    /// `avoidBuggyIPs`.
+    pub avoid_buggy_ips: Option<bool>,
+    /// `serviceAllocation`.
+    pub service_allocation: Option<ServiceAllocationSpec>,
+}
+
+/// `IPAddressPool.spec.serviceAllocation`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAllocationSpec {
+    /// `priority`.
+    pub priority: Option<i64>,
+    /// `namespaces`.
+    pub namespaces: Vec<String>,
+    /// `namespaceSelectors`.
+    pub namespace_selectors: Vec<RawSelector>,
+    /// `serviceSelectors`.
+    pub service_selectors: Vec<RawSelector>,
+}
+
+/// A reference to a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretRef {
+    /// `name`.
+    pub name: String,
+    /// `namespace`; empty: the configuration namespace, the only one allowed.
+    pub namespace: String,
+}
+
+/// `BGPPeer.spec` (v1beta2; v1beta1 has the same JSON shape for what it knows).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
+pub struct BgpPeerSpec {
+    pub my_asn: Option<i64>,
+    pub local_asn: Option<i64>,
+    pub peer_asn: Option<i64>,
+    pub dynamic_asn: Option<String>,
+    pub peer_address: Option<String>,
+    pub interface: Option<String>,
+    pub source_address: Option<String>,
+    pub peer_port: Option<i64>,
+    /// Go duration text, e.g. `90s`.
+    pub hold_time: Option<String>,
+    /// Go duration text.
+    pub keepalive_time: Option<String>,
+    /// Go duration text.
+    pub connect_time: Option<String>,
+    pub router_id: Option<String>,
+    pub node_selectors: Vec<RawSelector>,
+    pub password: Option<String>,
+    pub password_secret: Option<SecretRef>,
+    pub bfd_profile: Option<String>,
+    pub enable_graceful_restart: Option<bool>,
+    pub ebgp_multi_hop: Option<bool>,
+    pub vrf: Option<String>,
+    pub disable_mp: Option<bool>,
+    pub dual_stack_address_family: Option<bool>,
+}
+
+/// `BGPAdvertisement.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
+pub struct BgpAdvertisementSpec {
+    pub aggregation_length: Option<i64>,
+    pub aggregation_length_v6: Option<i64>,
+    pub local_pref: Option<i64>,
+    pub communities: Vec<String>,
+    pub ip_address_pools: Vec<String>,
+    pub ip_address_pool_selectors: Vec<RawSelector>,
+    pub node_selectors: Vec<RawSelector>,
+    pub peers: Vec<String>,
+    pub service_selectors: Vec<RawSelector>,
+}
+
+/// `L2Advertisement.spec`; checked and otherwise unused until there is a layer 2 announcer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
+pub struct L2AdvertisementSpec {
+    pub ip_address_pools: Vec<String>,
+    pub ip_address_pool_selectors: Vec<RawSelector>,
+    pub node_selectors: Vec<RawSelector>,
+    pub service_selectors: Vec<RawSelector>,
+    pub interfaces: Vec<String>,
+}
+
+/// `Community.spec.communities[]`: alias and value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommunitySpec {
+    /// (`name`, `value`) pairs.
+    pub communities: Vec<(String, String)>,
+}
+
+/// The spec of one object, by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// `IPAddressPool`.
+    Pool(PoolSpec),
+    /// `BGPPeer`.
+    Peer(BgpPeerSpec),
+    /// `BGPAdvertisement`.
+    BgpAdvertisement(BgpAdvertisementSpec),
+    /// `L2Advertisement`.
+    L2Advertisement(L2AdvertisementSpec),
+    /// `Community`.
+    Community(CommunitySpec),
+    /// `BFDProfile`: only its existence matters so far.
+    BfdProfile,
+}
+
+/// One object of the configuration namespace, as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Metadata.
+    pub meta: Meta,
+    /// The spec, or `None` if it does not even have the right shape (then `problems` says why).
+    pub spec: Option<Spec>,
+    /// What reading it found: wrong types (errors), unknown fields (warnings).
+    pub problems: Vec<Problem>,
+}
+
+/// Everything [`super::build`] looks at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// The configuration namespace.
+    pub namespace: Arc<str>,
+    /// By kind and name.
+    pub objects: imbl::OrdMap<ObjectKey, Arc<Resource>>,
+    /// Passwords by Secret name: the `password` key of a Secret of type `kubernetes.io/basic-auth`, or in words why there
+    /// is none. A Secret that is not in the map has not been seen: it does not exist.
+    pub passwords: imbl::OrdMap<Arc<str>, Result<super::Password, String>>,
+}

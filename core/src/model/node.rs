@@ -1,0 +1,30 @@
+//! What matters about a Node.
+use std::{net::IpAddr, sync::Arc};
+
+use super::Labels;
+
+/// A Node with this label (any value) takes no part in load balancing.
+///
+/// Source: <https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-exclude-from-external-load-balancers>
+pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The part of a Node that announcement decisions read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `status.addresses[]` of type InternalIP, in their order.
+    pub internal_ips: Vec<IpAddr>,
+    /// Condition `NetworkUnavailable` is `True`.
+    pub network_unavailable: bool,
+}
+
+impl Node {
+    /// Does the Node carry [`EXCLUDE_LABEL`]?
+    #[must_use]
+    pub fn is_excluded(&self) -> bool {
+        self.labels.get(EXCLUDE_LABEL).is_some()
+    }
+}
