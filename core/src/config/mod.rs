@@ -3,7 +3,13 @@
 //! [`build`] is one pure function over the whole configuration. The unit is one object: an invalid object leaves every other
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
+mod advert;
 mod build;
+mod check;
+mod community;
+mod duration;
+mod peer;
+mod pool;
 mod problem;
 mod spec;
 
