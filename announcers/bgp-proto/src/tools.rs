@@ -5,9 +5,7 @@ use ipnet::IpNet;
 
 use crate::{
     family::Family,
-    wire::{
-        DecodeError, LargeCommunity, Origin, PathAttributes, Sections, codes, next_attribute, prefix,
-    },
+    wire::{DecodeError, LargeCommunity, Origin, PathAttributes, Sections, codes, next_attribute, prefix},
 };
 
 /// What one UPDATE says.

@@ -75,11 +75,7 @@ impl Session {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let timers = &self.timers;
-        [timers.retry, timers.connect, timers.hold, timers.keepalive]
-            .into_iter()
-            .chain(timers.refresh)
-            .flatten()
-            .min()
+        [timers.retry, timers.connect, timers.hold, timers.keepalive].into_iter().chain(timers.refresh).flatten().min()
     }
 
     /// Feeds one event and appends what to do about it to `out`.
@@ -122,8 +118,7 @@ impl Session {
 
     /// The peer was heard. Source: RFC 4271 §8.2.2 (restarts its HoldTimer).
     pub(super) fn restart_hold(&mut self, at: Moment) {
-        self.timers.hold =
-            self.negotiated.as_ref().filter(|n| !n.hold_time.is_zero()).map(|n| at.now + n.hold_time);
+        self.timers.hold = self.negotiated.as_ref().filter(|n| !n.hold_time.is_zero()).map(|n| at.now + n.hold_time);
     }
 
     /// We were heard, or are about to be.

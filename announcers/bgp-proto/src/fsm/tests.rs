@@ -33,11 +33,9 @@ impl Bench {
 
     fn to(mut self, state: State) -> Self {
         self.feed(Event::Start);
-        for event in [
-            Event::Connected { id: ID },
-            Event::Received(Message::Open(open(90))),
-            Event::Received(Message::Keepalive),
-        ] {
+        for event in
+            [Event::Connected { id: ID }, Event::Received(Message::Open(open(90))), Event::Received(Message::Keepalive)]
+        {
             if self.session.state() == state {
                 break;
             }

@@ -116,7 +116,11 @@ impl AttributeBlock {
             IpAddr::V4(_) => Self { family: Family::Ipv4Unicast, head: common, tail: vec![] },
             IpAddr::V6(_) => Self { family: Family::Ipv6Unicast, head, tail: common },
         };
-        if block.room() < PREFIX_LEN_MAX { Err(TooLarge { len: block.head.len() + block.tail.len() }) } else { Ok(block) }
+        if block.room() < PREFIX_LEN_MAX {
+            Err(TooLarge { len: block.head.len() + block.tail.len() })
+        } else {
+            Ok(block)
+        }
     }
 
     /// The family of the routes that it can describe.

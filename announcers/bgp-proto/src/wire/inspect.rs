@@ -101,7 +101,9 @@ pub fn inspect(body: &[u8]) -> Result<Disposition, DecodeError> {
 fn check(attribute: &Attribute<'_>, repeated: bool) -> Result<Disposition, DecodeError> {
     let value = attribute.value;
     match attribute.code {
-        codes::MP_REACH | codes::MP_UNREACH if repeated => Err(DecodeError::UpdateMalformed("multiprotocol attribute twice")),
+        codes::MP_REACH | codes::MP_UNREACH if repeated => {
+            Err(DecodeError::UpdateMalformed("multiprotocol attribute twice"))
+        }
         codes::MP_REACH => {
             let malformed = || DecodeError::UpdateMalformed("MP_REACH_NLRI");
             let (&[a, b, safi, next_hop_len], rest) = value.split_first_chunk::<4>().ok_or_else(malformed)?;

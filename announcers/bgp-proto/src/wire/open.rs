@@ -53,9 +53,7 @@ impl Capability {
 
     fn decode(code: u8, value: &[u8]) -> Self {
         match (code, value) {
-            (code::MULTI_PROTOCOL, &[a, b, _reserved, safi]) => {
-                Self::MultiProtocol(u16::from_be_bytes([a, b]), safi)
-            }
+            (code::MULTI_PROTOCOL, &[a, b, _reserved, safi]) => Self::MultiProtocol(u16::from_be_bytes([a, b]), safi),
             (code::ROUTE_REFRESH, []) => Self::RouteRefresh,
             (code::FOUR_OCTET_AS, &[a, b, c, d]) => Self::FourOctetAs(u32::from_be_bytes([a, b, c, d])),
             (code, value) => Self::Unknown { code, value: value.to_vec() },

@@ -163,8 +163,8 @@ mod tests {
         let mut packer = ReachPacker::new(Arc::new(AttributeBlock::new(&attributes, next_hop, true).unwrap()));
         let mut out = BytesMut::new();
         for i in 0..count {
-                packer.push(&prefix(i), &mut out);
-            }
+            packer.push(&prefix(i), &mut out);
+        }
         packer.flush(&mut out);
         out
     }
