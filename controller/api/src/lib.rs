@@ -3,6 +3,7 @@
 //! `metallb.io` is MetalLB's group, field for field, so that existing manifests apply unchanged. The types serve the schema
 //! and decoding; what the fields may hold is checked in `ferrocast-core`.
 #![forbid(unsafe_code)]
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own json_path")]
 #![allow(unreachable_pub, reason = "the KubeSchema derive repeats each type where nothing can reach it")]
 
 mod advertisement;
