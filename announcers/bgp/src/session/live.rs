@@ -20,7 +20,11 @@ use ferrocast_core::{
 use futures::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Session, report::blank, sync::Adj};
+use super::{
+    Session,
+    report::blank,
+    sync::{Adj, Work},
+};
 use crate::{
     dial::{DialTo, Link},
     info::{Counters, SessionInfo},
@@ -103,10 +107,9 @@ impl<'a> Live<'a> {
         self.feed(Event::Start);
         self.publish();
         loop {
-            let wants = self.adj.as_ref().map(|adj| adj.wants(&self.desired));
-            let flow = match wants {
-                Some(Some(work)) => self.sync(work, stop).await,
-                Some(None) | None => self.advance(stop, true).await,
+            let flow = match self.work() {
+                Some(work) => self.sync(work, stop).await,
+                None => self.advance(stop, true).await,
             };
             if flow == Flow::Quit {
                 break;
@@ -128,7 +131,7 @@ impl<'a> Live<'a> {
         if stop.is_cancelled() || self.session.plan.has_changed().unwrap_or(true) {
             return Flow::Quit;
         }
-        if self.take_message() {
+        if self.take_message() || (idle && self.work().is_some()) {
             return Flow::Go;
         }
         match self.wait(stop, idle && self.adj.is_some()).await {
@@ -147,6 +150,11 @@ impl<'a> Live<'a> {
             Woken::Progress(Progress::Read | Progress::Wrote) => {}
         }
         Flow::Go
+    }
+
+    /// What the peer is to be sent next.
+    fn work(&self) -> Option<Work> {
+        self.adj.as_ref().and_then(|adj| adj.wants(&self.desired))
     }
 
     async fn wait(&mut self, stop: &CancellationToken, desired: bool) -> Woken {

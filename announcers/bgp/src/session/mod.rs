@@ -83,7 +83,8 @@ impl Actor for Session {
     }
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        while !stop.is_cancelled() {
+        // without a manager nobody would ever tell this session to end
+        while !stop.is_cancelled() && self.plan.has_changed().is_ok() {
             let plan = self.plan.borrow_and_update().clone();
             let Plan::Run(peer) = plan else { break };
             let support = support(&peer);

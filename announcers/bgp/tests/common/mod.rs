@@ -8,10 +8,15 @@ use std::{
 };
 
 use ferrocast_bgp::{
-    BgpAnnouncer, Dial, PeerSet, TcpDial, Tuning,
+    BgpAnnouncer, Dial, DialTo, Link, PeerSet, TcpDial, Tuning,
     router::{Rib, Router, RouterConfig},
 };
-use ferrocast_bgp_proto::fsm::Retry;
+use ferrocast_bgp_proto::{
+    Families,
+    fsm::Retry,
+    tools::Update,
+    wire::{Kind, Message, Notification, Open},
+};
 use ferrocast_core::{
     actor::Supervisor,
     announce::{Announcement, AnnouncementState, Announcer as _, Desired, Observed, TargetObserved, Terms},
@@ -185,3 +190,106 @@ pub fn config() -> RouterConfig {
 }
 
 pub type Targets = BTreeMap<Arc<str>, TargetObserved>;
+
+/// A hand-made peer: speaks when told to.
+pub struct Puppet<S> {
+    pub stream: S,
+    inbox: bytes::BytesMut,
+}
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Puppet<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, inbox: bytes::BytesMut::new() }
+    }
+
+    pub async fn send(&mut self, message: &Message<'_>) {
+        use tokio::io::AsyncWriteExt as _;
+        let mut octets = bytes::BytesMut::new();
+        message.encode(&mut octets);
+        self.stream.write_all(&octets).await.unwrap();
+    }
+
+    /// The next message: its kind and its octets with the header. `None`: closed.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        use tokio::io::AsyncReadExt as _;
+        loop {
+            if let Some((_, len)) = Message::decode(&self.inbox).unwrap() {
+                return Some(self.inbox.split_to(len).to_vec());
+            }
+            if self.stream.read_buf(&mut self.inbox).await.is_ok_and(|len| len > 0) {
+                continue;
+            }
+            return None;
+        }
+    }
+
+    /// Skips to the next NOTIFICATION. `None`: closed without one.
+    pub async fn notification(&mut self) -> Option<Notification> {
+        while let Some(octets) = self.next().await {
+            if let Ok(Some((Message::Notification(notification), _))) = Message::decode(&octets) {
+                return Some(notification);
+            }
+        }
+        None
+    }
+
+    /// Skips to the next UPDATE.
+    pub async fn update(&mut self) -> Update {
+        loop {
+            let octets = self.next().await.expect("closed before an UPDATE came");
+            if let Ok(Some((Message::Update(body), _))) = Message::decode(&octets) {
+                return Update::decode(body, true).unwrap();
+            }
+        }
+    }
+
+    /// Answers OPEN and KEEPALIVE as a router would.
+    pub async fn establish(&mut self, open: Open) {
+        self.send(&Message::Open(open)).await;
+        self.send(&Message::Keepalive).await;
+        for kind in [Kind::Open, Kind::Keepalive] {
+            let octets = self.next().await.expect("closed during the handshake");
+            let (message, _) = Message::decode(&octets).unwrap().unwrap();
+            assert_eq!(message.kind(), kind, "{message:?}");
+        }
+    }
+}
+
+pub fn open(hold_time_s: u16, families: Families) -> Open {
+    Open::new(ROUTER_AS, hold_time_s, Ipv4Addr::new(192, 0, 2, 1), families)
+}
+
+/// Reaches peers at [`PIPE`] through memory, so that time can be paused and nothing reads unless the test does; all others
+/// over TCP.
+#[derive(Clone)]
+pub struct Pipes {
+    ends: tokio::sync::mpsc::Sender<tokio::io::DuplexStream>,
+    pub dials: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// The address behind which there is a pipe.
+pub const PIPE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 179);
+/// Octets that fit into a pipe before somebody reads: one message.
+const PIPE_LEN: usize = 4096;
+
+impl Pipes {
+    pub fn new() -> (Self, tokio::sync::mpsc::Receiver<tokio::io::DuplexStream>) {
+        let (ends, accepted) = tokio::sync::mpsc::channel(1_000);
+        (Self { ends, dials: Arc::default() }, accepted)
+    }
+}
+
+impl Dial for Pipes {
+    fn dial(&self, to: DialTo) -> futures::future::BoxFuture<'static, std::io::Result<Link>> {
+        if to.remote != PIPE {
+            return TcpDial.dial(to);
+        }
+        self.dials.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+        let accepted = self.ends.try_send(theirs);
+        Box::pin(async move {
+            accepted.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+            Ok(Link { stream: Box::new(ours), local: "192.0.2.11".parse().unwrap() })
+        })
+    }
+}
