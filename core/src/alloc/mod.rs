@@ -6,6 +6,8 @@ mod keep;
 mod request;
 mod space;
 mod step;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::{
