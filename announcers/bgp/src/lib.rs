@@ -1,1 +1,23 @@
-//! Skeleton.
+//! The default announcer: one supervised BGP session per peer over TCP.
+//!
+//! [`BgpAnnouncer`] takes the whole desired set of this node and a [`PeerSet`]; a manager keeps one session actor per peer.
+//! Every session compares the snapshot that it last sent with the newest one and sends what changed for its peer; the
+//! snapshot is all that is remembered per route. A peer that is slow, dead or hostile delays nobody but itself.
+#![deny(unsafe_code)]
+
+mod announcer;
+mod dial;
+mod info;
+mod link;
+mod manager;
+mod next_hop;
+mod resolve;
+pub mod router;
+mod session;
+mod sockopt;
+mod support;
+
+pub use announcer::{BgpAnnouncer, PeerSet, Tuning};
+pub use dial::{Dial, DialTo, Link, Stream, TcpDial};
+pub use info::{Counts, SessionInfo};
+pub use support::{Support, support};

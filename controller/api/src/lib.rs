@@ -1,1 +1,32 @@
-//! Skeleton.
+//! Custom resource types, and the CRDs generated from them.
+//!
+//! `metallb.io` is MetalLB's group, field for field, so that existing manifests apply unchanged. The types serve the schema
+//! and decoding; what the fields may hold is checked in `ferrocast-core`.
+#![forbid(unsafe_code)]
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn has its own json_path")]
+#![allow(unreachable_pub, reason = "the KubeSchema derive repeats each type where nothing can reach it")]
+
+mod advertisement;
+mod community;
+mod crds;
+mod peer;
+mod pool;
+mod selector;
+mod status;
+
+pub use advertisement::{
+    BGPAdvertisement, BGPAdvertisementSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector,
+};
+pub use community::{BFDProfile, BFDProfileSpec, Community, CommunityAlias, CommunitySpec};
+pub use crds::{crds, crds_yaml_documents};
+pub use peer::{BGPPeer, BGPPeerSpec, EmptyStatus, SecretReference, v1beta1};
+pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
+pub use selector::{LabelSelector, LabelSelectorRequirement};
+pub use status::{
+    ConfigurationState, ConfigurationStateSpec, ConfigurationStateStatus, InterfaceInfo, ServiceBGPStatus,
+    ServiceBGPStatusSpec, ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,
+    StateCondition,
+};
+
+/// The API group of MetalLB's resources.
+pub const GROUP: &str = "metallb.io";

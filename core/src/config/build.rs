@@ -1,16 +1,60 @@
 //! From [`Resources`] to [`Config`].
-use super::{Config, Resources};
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    BgpAdvertisement, Config, Problem, Resource, Resources, Severity, Spec, advert,
+    check::Report,
+    community::{self, Aliases},
+    peer::{self, PeerDraft},
+    pool::{self, PoolDraft, Taken},
+};
+use crate::{announce::Community, model::ObjectKey};
+
+/// What is said of an object whose newest version is not in force but an older one is.
+const OLDER_IN_FORCE: &str = "the last valid version stays in force";
 
 /// Remembers each object's last valid version, so that an edit that breaks an object does not take it out of force.
 #[derive(Debug, Default)]
-pub struct Builder {}
+pub struct Builder {
+    last_valid: LastValid,
+}
+
+/// Of each kind, what was read from the last valid version, with everything that it depended on resolved.
+#[derive(Debug, Default)]
+struct LastValid {
+    pools: BTreeMap<Arc<str>, PoolDraft>,
+    peers: BTreeMap<Arc<str>, PeerDraft>,
+    advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    communities: BTreeMap<Arc<str>, Arc<[(String, Community)]>>,
+}
+
+/// One pass over the resources.
+struct Pass<'a> {
+    resources: &'a Resources,
+    /// Every object, the older first.
+    objects: Vec<&'a Resource>,
+    config: Config,
+}
 
 impl Builder {
     /// What of `resources` is in force.
     #[must_use]
     pub fn build(&mut self, resources: &Resources) -> Config {
-        let _ = resources;
-        Config::default()
+        self.last_valid.forget_deleted(resources);
+        let mut objects: Vec<&Resource> = resources.objects.values().map(|r| &**r).collect();
+        objects.sort_by(|a, b| (a.meta.created_s, &a.meta.key).cmp(&(b.meta.created_s, &b.meta.key)));
+        let mut pass = Pass { resources, objects, config: Config::default() };
+        let aliases = pass.communities(&mut self.last_valid);
+        pass.pools(&mut self.last_valid);
+        pass.config.index();
+        pass.peers(&mut self.last_valid);
+        pass.advertisements(&mut self.last_valid, &aliases);
+        pass.other_kinds();
+        let mut config = pass.config;
+        config.problems.sort();
+        config.problems.dedup();
+        config.stale = config.problems.iter().any(|p| p.severity == Severity::Error);
+        config
     }
 }
 
@@ -18,4 +62,185 @@ impl Builder {
 #[must_use]
 pub fn build(resources: &Resources) -> Config {
     Builder::default().build(resources)
+}
+
+impl LastValid {
+    fn forget_deleted(&mut self, resources: &Resources) {
+        let exists = |kind: &'static str, name: &Arc<str>| {
+            resources.objects.contains_key(&ObjectKey { kind, name: name.clone() })
+        };
+        self.pools.retain(|name, _| exists("IPAddressPool", name));
+        self.peers.retain(|name, _| exists("BGPPeer", name));
+        self.advertisements.retain(|name, _| exists("BGPAdvertisement", name));
+        self.communities.retain(|name, _| exists("Community", name));
+    }
+}
+
+/// Starts the report on an object with what reading it found.
+fn report_on(object: &Resource) -> Report {
+    let mut report = Report::new(&object.meta.key);
+    report.problems.extend(object.problems.iter().cloned());
+    if object.spec.is_none() && !report.has_error() {
+        report.error("spec", "", "has not the shape that its kind requires");
+    }
+    report
+}
+
+impl<'a> Pass<'a> {
+    fn of_kind(&self, kind: &'static str) -> Vec<&'a Resource> {
+        self.objects.iter().filter(|o| o.meta.key.kind == kind).copied().collect()
+    }
+
+    /// Files the problems of an object; `kept`: an older version is in force instead.
+    fn file(&mut self, mut report: Report, kept: bool) {
+        if kept {
+            let errors = report.problems.iter_mut().filter(|p: &&mut Problem| p.severity == Severity::Error);
+            errors.for_each(|p| p.message = format!("{}; {OLDER_IN_FORCE}", p.message));
+        }
+        self.config.problems.append(&mut report.problems);
+    }
+
+    fn communities(&mut self, past: &mut LastValid) -> Aliases {
+        let mut aliases = Aliases::new();
+        for object in self.of_kind("Community") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let own = match &object.spec {
+                Some(Spec::Community(spec)) => community::check(spec, &mut report),
+                _ => None,
+            };
+            let admitted = own.filter(|own| community::admit(&mut aliases, name, own, &mut report));
+            let mut kept = false;
+            if let Some(own) = admitted {
+                past.communities.insert(name.clone(), own);
+            } else if let Some(own) = past.communities.get(name) {
+                kept = community::admit(&mut aliases, name, own, &mut Report::new(&object.meta.key));
+            }
+            self.file(report, kept);
+        }
+        aliases
+    }
+
+    fn pools(&mut self, past: &mut LastValid) {
+        let mut taken = Taken::default();
+        for object in self.of_kind("IPAddressPool") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let draft = match &object.spec {
+                Some(Spec::Pool(spec)) => pool::check(&object.meta, spec, &mut report),
+                _ => None,
+            };
+            let mut pool = draft.as_ref().and_then(|draft| taken.admit(draft, &mut report));
+            let mut kept = false;
+            if let (Some(draft), true) = (draft, pool.is_some()) {
+                past.pools.insert(name.clone(), draft);
+            } else if let Some(draft) = past.pools.get(name) {
+                pool = taken.admit(draft, &mut Report::new(&object.meta.key));
+                kept = pool.is_some();
+            }
+            match pool {
+                Some(pool) => drop(self.config.pools.insert(name.clone(), pool)),
+                None => drop(self.config.pools_unknown.insert(name.clone(), object.meta.labels.clone())),
+            }
+            self.file(report, kept);
+        }
+    }
+
+    fn peers(&mut self, past: &mut LastValid) {
+        for object in self.of_kind("BGPPeer") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let draft = match &object.spec {
+                Some(Spec::Peer(spec)) => peer::check(&object.meta, spec, &self.resources.namespace, &mut report),
+                _ => None,
+            };
+            let kept = draft.is_none() && past.peers.contains_key(name);
+            if let Some(draft) = draft {
+                past.peers.insert(name.clone(), draft);
+            }
+            let mut notes = Report::new(&object.meta.key);
+            if let Some(draft) = past.peers.get(name) {
+                let peer = draft.resolve(self.resources, &mut notes);
+                if let Some(profile) = &peer.bfd_profile
+                    && !self.resources.objects.contains_key(&ObjectKey { kind: "BFDProfile", name: profile.clone() })
+                {
+                    let message =
+                        format!("peer {name} referencing non existing bfd profile {profile}: create the BFDProfile");
+                    notes.warning("spec.bfdProfile", profile, message);
+                }
+                if let Some(other) = self.config.peers.values().find(|other| peer::dial_the_same(other, &peer)) {
+                    let message = format!(
+                        "the BGPPeer {:?} dials the same address from the same nodes: most routers accept only one of both sessions",
+                        other.name
+                    );
+                    notes.warning("spec.peerAddress", "", message);
+                }
+                self.config.peers.insert(name.clone(), Arc::new(peer));
+            }
+            self.file(report, kept);
+            self.file(notes, false);
+        }
+    }
+
+    fn advertisements(&mut self, past: &mut LastValid, aliases: &Aliases) {
+        for object in self.of_kind("BGPAdvertisement") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let mut read = None;
+            if let Some(Spec::BgpAdvertisement(spec)) = &object.spec {
+                read = advert::check(&object.meta, spec, aliases, &mut report);
+                if let Some(advertisement) = &read {
+                    advert::check_aggregation(advertisement, &self.config, &mut report);
+                    advert::check_conflicts(advertisement, &self.config.advertisements, &self.config, &mut report);
+                }
+                self.warn_unknown_names(&spec.ip_address_pools, &spec.peers, &mut report);
+            }
+            let mut kept = false;
+            if let Some(advertisement) = read.filter(|_| !report.has_error()) {
+                past.advertisements.insert(name.clone(), advertisement.clone());
+                self.config.advertisements.insert(name.clone(), advertisement);
+            } else if let Some(advertisement) = past.advertisements.get(name) {
+                let mut conflicts = Report::new(&object.meta.key);
+                advert::check_conflicts(advertisement, &self.config.advertisements, &self.config, &mut conflicts);
+                kept = !conflicts.has_error();
+                if kept {
+                    self.config.advertisements.insert(name.clone(), advertisement.clone());
+                }
+            }
+            self.file(report, kept);
+        }
+    }
+
+    fn warn_unknown_names(&self, pools: &[String], peers: &[String], report: &mut Report) {
+        let pools = pools.iter().map(String::as_str);
+        advert::warn_unknown(
+            "spec.ipAddressPools",
+            "IPAddressPool",
+            pools,
+            |n| advert::pool_exists(&self.config, n),
+            report,
+        );
+        let exists =
+            |name: &str| self.resources.objects.contains_key(&ObjectKey { kind: "BGPPeer", name: name.into() });
+        advert::warn_unknown("spec.peers", "BGPPeer", peers.iter().map(String::as_str), exists, report);
+    }
+
+    /// Kinds that nothing follows from yet.
+    fn other_kinds(&mut self) {
+        for object in self.objects.clone() {
+            match (object.meta.key.kind, &object.spec) {
+                ("IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community", _) => {}
+                (_, Some(Spec::L2Advertisement(spec))) => {
+                    let mut report = report_on(object);
+                    advert::check_layer2(spec, &mut report);
+                    self.warn_unknown_names(&spec.ip_address_pools, &[], &mut report);
+                    self.file(report, false);
+                }
+                _ => {
+                    let report = report_on(object);
+                    self.file(report, false);
+                }
+            }
+        }
+    }
 }

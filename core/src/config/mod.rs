@@ -3,7 +3,13 @@
 //! [`build`] is one pure function over the whole configuration. The unit is one object: an invalid object leaves every other
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
+mod advert;
 mod build;
+mod check;
+mod community;
+mod duration;
+mod peer;
+mod pool;
 mod problem;
 mod spec;
 
@@ -23,7 +29,7 @@ use std::{
 
 use crate::{
     announce::Community,
-    model::{LabelSelector, Labels},
+    model::{IpFamily, LabelSelector, Labels},
 };
 
 /// An inclusive range of addresses of one family.
@@ -174,6 +180,26 @@ impl BgpAdvertisement {
             || self.pools.contains(name)
             || self.pool_selectors.iter().any(|s| s.matches(labels))
     }
+
+    /// Prefix length that addresses of `family` are aggregated to.
+    #[must_use]
+    pub fn aggregation_length(&self, family: IpFamily) -> u8 {
+        match family {
+            IpFamily::V4 => self.aggregation_length_v4,
+            IpFamily::V6 => self.aggregation_length_v6,
+        }
+    }
+
+    /// Is there a peer that could get both this advertisement and `other`?
+    #[must_use]
+    pub fn shares_peer_with(&self, other: &Self) -> bool {
+        any_common(&self.peers, &other.peers)
+    }
+}
+
+/// Are there names in both sets, taking an empty set for every name?
+fn any_common(a: &BTreeSet<Arc<str>>, b: &BTreeSet<Arc<str>>) -> bool {
+    a.is_empty() || b.is_empty() || !a.is_disjoint(b)
 }
 
 /// Does any selector match, with none at all matching everything?
@@ -198,13 +224,26 @@ pub struct Config {
     pub problems: Vec<Problem>,
     /// An object has an error (not merely a warning): part of what is written is not in force.
     pub stale: bool,
+    /// Index for [`Config::pool_of`]: first address of each range of each pool → last address and pool. [`build`] fills
+    /// it in; whoever makes a `Config` by hand calls [`Config::index`] or leaves it empty.
+    pub pool_ranges: BTreeMap<IpAddr, (IpAddr, Arc<Pool>)>,
 }
 
 impl Config {
     /// The pool that gives out `ip`.
     #[must_use]
     pub fn pool_of(&self, ip: IpAddr) -> Option<&Arc<Pool>> {
-        self.pools.values().find(|p| p.ranges.iter().any(|r| r.contains(ip)))
+        if self.pool_ranges.is_empty() {
+            return self.pools.values().find(|p| p.ranges.iter().any(|r| r.contains(ip)));
+        }
+        let (first, (last, pool)) = self.pool_ranges.range(..=ip).next_back()?;
+        IpRange { first: *first, last: *last }.contains(ip).then_some(pool)
+    }
+
+    /// Builds the index for [`Config::pool_of`] from `pools`.
+    pub fn index(&mut self) {
+        let ranges = self.pools.values().flat_map(|p| p.ranges.iter().map(move |r| (r.first, (r.last, p.clone()))));
+        self.pool_ranges = ranges.collect();
     }
 }
 

@@ -128,6 +128,7 @@ pub struct CommunitySpec {
 
 /// The spec of one object, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few objects, each behind an Arc")]
 pub enum Spec {
     /// `IPAddressPool`.
     Pool(PoolSpec),

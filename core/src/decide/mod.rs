@@ -1,9 +1,14 @@
 //! What one node announces: pure decisions with reasons, and the set of prefixes that follows from them.
+mod desired;
+
+pub use desired::DesiredBuilder;
+
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    config::{BgpAdvertisement, Config},
-    model::{Endpoints, Node, Service},
+    announce::is_announceable,
+    config::{BgpAdvertisement, Config, any_selector_matches},
+    model::{Endpoints, IpFamily, Labels, Node, Service, TrafficPolicy},
 };
 
 /// Why an address is or is not announced from this node. The first that applies wins, in this order.
@@ -88,8 +93,91 @@ pub struct Context {
 }
 
 /// Does this node announce the Service's addresses?
+///
+/// Source: `metallb-reference.md` §5.1, in its order of reasons.
 #[must_use]
 pub fn decide(service: &Service, endpoints: Endpoints, context: &Context) -> Decision {
-    let _ = (service, endpoints, context);
-    Decision::default()
+    if !service.is_ours(context.class.as_deref()) {
+        return without_address(Reason::NotLoadBalancer);
+    }
+    let mut addresses: Vec<AddressDecision> = service
+        .ingress
+        .iter()
+        .map(|ip| match advertisements(*ip, service, endpoints, context) {
+            Ok(advertisements) => AddressDecision { ip: Some(*ip), reason: Reason::Announced, advertisements },
+            Err(reason) => AddressDecision { ip: Some(*ip), reason, advertisements: Vec::new() },
+        })
+        .collect();
+    if service.ingress_foreign {
+        addresses.extend(without_address(Reason::InvalidIp).addresses);
+    }
+    if addresses.is_empty() { without_address(Reason::NoIpAllocated) } else { Decision { addresses } }
+}
+
+fn without_address(reason: Reason) -> Decision {
+    Decision { addresses: vec![AddressDecision { ip: None, reason, advertisements: Vec::new() }] }
+}
+
+/// The advertisements under which `ip` is announced here, or why it is not.
+fn advertisements(
+    ip: IpAddr,
+    service: &Service,
+    endpoints: Endpoints,
+    context: &Context,
+) -> Result<Vec<Arc<BgpAdvertisement>>, Reason> {
+    if !is_announceable(ip) {
+        return Err(Reason::InvalidIp);
+    }
+    let (pool, labels) = pool_of(ip, service, &context.config).ok_or(Reason::IpNotAllowed)?;
+    let mut matching: Vec<&Arc<BgpAdvertisement>> = context
+        .config
+        .advertisements
+        .values()
+        .filter(|a| a.selects_pool(pool, labels) && any_selector_matches(&a.node_selectors, &context.node.labels))
+        .collect();
+    if matching.is_empty() {
+        return Err(Reason::NotOwner);
+    }
+    matching.retain(|a| any_selector_matches(&a.service_selectors, &service.labels));
+    if matching.is_empty() {
+        return Err(Reason::NoMatchingAdvertisement);
+    }
+    if contradict(&matching, ip) {
+        return Err(Reason::ConflictingAdvertisements);
+    }
+    if context.node.network_unavailable {
+        return Err(Reason::NodeNetworkUnavailable);
+    }
+    if context.node.is_excluded() && !context.ignore_exclude_label {
+        return Err(Reason::NodeLabeledExcludeBalancers);
+    }
+    match service.traffic_policy {
+        TrafficPolicy::Local if endpoints.here == 0 => Err(Reason::NoLocalEndpoints),
+        TrafficPolicy::Cluster if endpoints.anywhere == 0 => Err(Reason::NoEndpoints),
+        _ => Ok(matching.into_iter().cloned().collect()),
+    }
+}
+
+/// Name and labels of the pool of `ip`. While a pool object has no version that we understand, the Service's annotation
+/// may name it as the pool of an address that no other pool contains.
+fn pool_of<'a>(ip: IpAddr, service: &Service, config: &'a Config) -> Option<(&'a str, &'a Labels)> {
+    if let Some(pool) = config.pool_of(ip) {
+        return Some((&pool.name, &pool.labels));
+    }
+    let named = service.annotations.allocated_from_pool.as_ref()?;
+    let (name, labels) = config.pools_unknown.get_key_value(&*named.value)?;
+    Some((name, labels))
+}
+
+/// Do two of these adverts ask the same peer for different local preferences for the same prefix? Only where service
+/// selectors are in play: between other adverts the validation has already looked.
+fn contradict(matching: &[&Arc<BgpAdvertisement>], ip: IpAddr) -> bool {
+    matching.iter().enumerate().any(|(i, a)| {
+        matching[..i].iter().any(|b| {
+            a.local_pref != b.local_pref
+                && (!a.service_selectors.is_empty() || !b.service_selectors.is_empty())
+                && a.aggregation_length(IpFamily::of(ip)) == b.aggregation_length(IpFamily::of(ip))
+                && a.shares_peer_with(b)
+        })
+    })
 }

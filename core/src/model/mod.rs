@@ -3,11 +3,13 @@
 //! Ten thousand Services stay below a few megabytes this way. Two digests that compare equal lead to equal decisions, so a
 //! watcher can drop a change that alters none of them.
 
+mod endpoints;
 mod key;
 mod node;
 mod selector;
 mod service;
 
+pub use endpoints::{EndpointDigest, EndpointsIndex, SliceDigest};
 pub use key::{ObjectKey, ServiceKey};
 pub use node::{EXCLUDE_LABEL, Node};
 pub use selector::{LabelSelector, Labels, Operator, Requirement, SelectorError};

@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn selector_matches_as_kubernetes_documents() {
         let node = labels(&[("rack", "a"), ("tier", "edge")]);
-        let cases: &[(&[(&str, &str, &[&str])], bool)] = &[
+        type Expression<'a> = (&'a str, &'a str, &'a [&'a str]);
+        let cases: &[(&[Expression<'_>], bool)] = &[
             (&[], true),
             (&[("rack", "In", &["a", "b"])], true),
             (&[("rack", "In", &["b"])], false),

@@ -1,0 +1,270 @@
+//! Path attributes: what is said about a route, encoded once for many prefixes (RFC 4271 §4.3, §5).
+use std::net::IpAddr;
+
+use super::{AS_TRANS, MESSAGE_LEN_MAX, UPDATE_LEN_MIN, prefix::PREFIX_LEN_MAX, wire_len};
+use crate::family::Family;
+
+/// Attribute type codes.
+pub(crate) mod codes {
+    pub(crate) const ORIGIN: u8 = 1;
+    pub(crate) const AS_PATH: u8 = 2;
+    pub(crate) const NEXT_HOP: u8 = 3;
+    pub(crate) const MED: u8 = 4;
+    pub(crate) const LOCAL_PREF: u8 = 5;
+    pub(crate) const COMMUNITIES: u8 = 8;
+    pub(crate) const MP_REACH: u8 = 14;
+    pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const AS4_PATH: u8 = 17;
+    pub(crate) const LARGE_COMMUNITIES: u8 = 32;
+    /// AS_PATH segment type AS_SEQUENCE.
+    pub(crate) const AS_SEQUENCE: u8 = 2;
+}
+
+/// Attribute flags. Source: RFC 4271 §4.3.
+pub(super) mod flags {
+    pub(in crate::wire) const OPTIONAL: u8 = 0x80;
+    pub(in crate::wire) const TRANSITIVE: u8 = 0x40;
+    pub(in crate::wire) const EXTENDED_LENGTH: u8 = 0x10;
+}
+
+/// Where the route came from. Source: RFC 4271 §5.1.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// From inside the AS: what we originate.
+    #[default]
+    Igp,
+    /// From EGP.
+    Egp,
+    /// By other means.
+    Incomplete,
+}
+
+/// A large community. Source: RFC 8092 §3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LargeCommunity {
+    /// Who defines it: an AS number.
+    pub global: u32,
+    /// First part of the meaning.
+    pub local1: u32,
+    /// Second part of the meaning.
+    pub local2: u32,
+}
+
+/// What is said about a route, apart from its next hop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathAttributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH as one AS_SEQUENCE; empty to internal peers.
+    pub as_path: Vec<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF; to internal peers only.
+    pub local_pref: Option<u32>,
+    /// Communities (RFC 1997), both halves in one number; sent sorted, each once.
+    pub communities: Vec<u32>,
+    /// Large communities (RFC 8092); sent sorted, each once.
+    pub large_communities: Vec<LargeCommunity>,
+}
+
+/// The attributes leave no room for a prefix in a message of [`MESSAGE_LEN_MAX`] octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("path attributes of {len} octets leave no room for a prefix in a message")]
+pub struct TooLarge {
+    /// Octets of the attributes.
+    pub len: usize,
+}
+
+/// One attribute set with its next hop, in octets: encoded once, then put before any number of prefixes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttributeBlock {
+    family: Family,
+    /// IPv4: every attribute. IPv6: MP_REACH_NLRI as far as its NLRI, without flags, type and length.
+    head: Vec<u8>,
+    /// IPv6: the other attributes. RFC 7606 §5.1 wants MP_REACH_NLRI first.
+    tail: Vec<u8>,
+}
+
+impl AttributeBlock {
+    /// Encodes `attributes` for routes of the next hop's family. `as4`: the peer understands four-octet AS numbers (RFC 6793).
+    ///
+    /// # Errors
+    /// [`TooLarge`] if no prefix would fit beside them.
+    pub fn new(attributes: &PathAttributes, next_hop: IpAddr, as4: bool) -> Result<Self, TooLarge> {
+        let mut common = Vec::with_capacity(64);
+        put(&mut common, flags::TRANSITIVE, codes::ORIGIN, &[attributes.origin as u8]);
+        put_as_path(&mut common, &attributes.as_path, as4);
+        let mut head = Vec::new();
+        match next_hop {
+            IpAddr::V4(ip) => put(&mut common, flags::TRANSITIVE, codes::NEXT_HOP, &ip.octets()),
+            IpAddr::V6(ip) => {
+                let (afi, safi) = Family::Ipv6Unicast.wire();
+                head.extend_from_slice(&afi.to_be_bytes());
+                head.extend_from_slice(&[safi, 16]);
+                head.extend_from_slice(&ip.octets());
+                head.push(0); // reserved
+            }
+        }
+        if let Some(med) = attributes.med {
+            put(&mut common, flags::OPTIONAL, codes::MED, &med.to_be_bytes());
+        }
+        if let Some(local_pref) = attributes.local_pref {
+            put(&mut common, flags::TRANSITIVE, codes::LOCAL_PREF, &local_pref.to_be_bytes());
+        }
+        put_sets(&mut common, attributes, as4);
+        let block = match next_hop {
+            IpAddr::V4(_) => Self { family: Family::Ipv4Unicast, head: common, tail: vec![] },
+            IpAddr::V6(_) => Self { family: Family::Ipv6Unicast, head, tail: common },
+        };
+        if block.room() < PREFIX_LEN_MAX {
+            Err(TooLarge { len: block.head.len() + block.tail.len() })
+        } else {
+            Ok(block)
+        }
+    }
+
+    /// The family of the routes that it can describe.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Octets of NLRI that fit into one message beside the attributes.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let framing = match self.family {
+            Family::Ipv4Unicast => 0,
+            Family::Ipv6Unicast => 4, // flags, type, two octets of length
+        };
+        MESSAGE_LEN_MAX.saturating_sub(UPDATE_LEN_MIN + framing + self.head.len() + self.tail.len())
+    }
+
+    /// Appends the body of an UPDATE that announces `nlri`, which is at most [`AttributeBlock::room`] octets.
+    pub(super) fn encode_body(&self, nlri: &[u8], out: &mut bytes::BytesMut) {
+        out.extend_from_slice(&[0, 0]); // no withdrawn routes
+        match self.family {
+            Family::Ipv4Unicast => {
+                out.extend_from_slice(&wire_len(self.head.len()).to_be_bytes());
+                out.extend_from_slice(&self.head);
+                out.extend_from_slice(nlri);
+            }
+            Family::Ipv6Unicast => {
+                let mp_len = self.head.len() + nlri.len();
+                out.extend_from_slice(&wire_len(4 + mp_len + self.tail.len()).to_be_bytes());
+                out.extend_from_slice(&[flags::OPTIONAL | flags::EXTENDED_LENGTH, codes::MP_REACH]);
+                out.extend_from_slice(&wire_len(mp_len).to_be_bytes());
+                out.extend_from_slice(&self.head);
+                out.extend_from_slice(nlri);
+                out.extend_from_slice(&self.tail);
+            }
+        }
+    }
+}
+
+/// Appends one attribute, with extended length where the value needs it.
+fn put(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
+    if let Ok(len) = u8::try_from(value.len()) {
+        out.extend_from_slice(&[flags, code, len]);
+    } else {
+        // Longer than a message is refused by the caller, so that cutting the length here harms nobody.
+        let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&[flags | flags::EXTENDED_LENGTH, code]);
+        out.extend_from_slice(&len.to_be_bytes());
+    }
+    out.extend_from_slice(value);
+}
+
+/// Most AS numbers in one segment. Source: RFC 4271 §4.3 (its count is one octet).
+const SEGMENT_LEN_MAX: usize = 255;
+
+fn segments(path: &[u32], put_asn: impl Fn(&mut Vec<u8>, u32)) -> Vec<u8> {
+    let mut value = Vec::with_capacity(2 + 4 * path.len());
+    for segment in path.chunks(SEGMENT_LEN_MAX) {
+        value.extend_from_slice(&[codes::AS_SEQUENCE, u8::try_from(segment.len()).unwrap_or(u8::MAX)]);
+        segment.iter().for_each(|asn| put_asn(&mut value, *asn));
+    }
+    value
+}
+
+fn segments_as4(path: &[u32]) -> Vec<u8> {
+    segments(path, |value, asn| value.extend_from_slice(&asn.to_be_bytes()))
+}
+
+fn put_as_path(out: &mut Vec<u8>, path: &[u32], as4: bool) {
+    let value = if as4 {
+        segments_as4(path)
+    } else {
+        segments(path, |value, asn| {
+            value.extend_from_slice(&u16::try_from(asn).unwrap_or(AS_TRANS).to_be_bytes());
+        })
+    };
+    put(out, flags::TRANSITIVE, codes::AS_PATH, &value);
+}
+
+/// Communities, AS4_PATH where a 2-octet peer needs it (RFC 6793 §4.2.2), large communities: in the order of their codes.
+fn put_sets(out: &mut Vec<u8>, attributes: &PathAttributes, as4: bool) {
+    let mut communities = attributes.communities.clone();
+    communities.sort_unstable();
+    communities.dedup();
+    if !communities.is_empty() {
+        let value: Vec<u8> = communities.iter().flat_map(|c| c.to_be_bytes()).collect();
+        put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::COMMUNITIES, &value);
+    }
+    if !as4 && attributes.as_path.iter().any(|asn| *asn > u16::MAX.into()) {
+        put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::AS4_PATH, &segments_as4(&attributes.as_path));
+    }
+    let mut large = attributes.large_communities.clone();
+    large.sort_unstable();
+    large.dedup();
+    if !large.is_empty() {
+        let value: Vec<u8> =
+            large.iter().flat_map(|c| [c.global, c.local1, c.local2]).flat_map(u32::to_be_bytes).collect();
+        put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::LARGE_COMMUNITIES, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEXT_HOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn attributes_are_sorted_and_each_sent_once() {
+        let attributes = PathAttributes { communities: vec![9, 1, 9], as_path: vec![64_512], ..Default::default() };
+        let block = AttributeBlock::new(&attributes, NEXT_HOP, true).unwrap();
+        #[rustfmt::skip]
+        let want = [
+            0x40, 1, 1, 0,
+            0x40, 2, 6, 2, 1, 0, 0, 0xfc, 0,
+            0x40, 3, 4, 192, 0, 2, 1,
+            0xc0, 8, 8, 0, 0, 0, 1, 0, 0, 0, 9,
+        ];
+        assert_eq!(block.head, want);
+    }
+
+    #[test]
+    fn old_peers_get_as_trans_and_as4_path() {
+        let attributes = PathAttributes { as_path: vec![70_000], ..Default::default() };
+        let block = AttributeBlock::new(&attributes, NEXT_HOP, false).unwrap();
+        #[rustfmt::skip]
+        let want = [
+            0x40, 1, 1, 0,
+            0x40, 2, 4, 2, 1, 0x5b, 0xa0,
+            0x40, 3, 4, 192, 0, 2, 1,
+            0xc0, 17, 6, 2, 1, 0, 1, 0x11, 0x70,
+        ];
+        assert_eq!(block.head, want);
+    }
+
+    #[test]
+    fn attributes_that_fill_a_message_are_refused() {
+        let with = |count: u32| {
+            let attributes = PathAttributes { communities: (0..count).collect(), ..Default::default() };
+            AttributeBlock::new(&attributes, NEXT_HOP, true)
+        };
+        assert!(with(500).is_ok(), "500 communities fit, with extended length");
+        assert!(with(1_100).is_err());
+        assert!(with(100_000).is_err());
+    }
+}

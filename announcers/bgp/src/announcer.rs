@@ -1,0 +1,149 @@
+//! The [`Announcer`] itself: hands snapshots on, owns nothing that can block.
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ferrocast_bgp_proto::fsm::Retry;
+use ferrocast_core::{
+    actor::{Child, RestartPolicy, Supervisor},
+    announce::{AnnounceError, Announcer, Capabilities, Desired, Observed, Shutdown},
+    config::Peer,
+    registry::Registry,
+};
+use tokio::sync::watch;
+
+use crate::{
+    dial::{Dial, TcpDial},
+    info::SessionInfo,
+    manager::{Command, Manager},
+    session::Shared,
+};
+
+/// The peers of this node, and what of the node its sessions need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerSet {
+    /// The node's name.
+    pub node_name: Arc<str>,
+    /// The Node's addresses of type InternalIP, in their order.
+    pub internal_ips: Vec<IpAddr>,
+    /// By name; only those that select this node.
+    pub peers: BTreeMap<Arc<str>, Arc<Peer>>,
+}
+
+/// Times that no peer's configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// When to dial again.
+    pub retry: Retry,
+}
+
+/// Speaks BGP with every peer of this node.
+pub struct BgpAnnouncer {
+    desired: watch::Sender<Arc<Desired>>,
+    observed: watch::Sender<Arc<Observed>>,
+    sessions: Registry<Arc<str>, SessionInfo>,
+    command: watch::Sender<Command>,
+    manager: Child,
+    stopped: AtomicBool,
+}
+
+impl std::fmt::Debug for BgpAnnouncer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BgpAnnouncer").field("sessions", &self.sessions.all().len()).finish_non_exhaustive()
+    }
+}
+
+impl BgpAnnouncer {
+    /// Starts the manager under `supervisor`; it keeps one session per peer of the newest `peers`.
+    ///
+    /// Nothing is announced, and no End-of-RIB sent, before the first [`Announcer::apply`] with a generation above zero.
+    pub fn start(supervisor: &mut Supervisor, peers: watch::Receiver<Arc<PeerSet>>, tuning: Tuning) -> Arc<Self> {
+        Self::start_with(supervisor, peers, tuning, Arc::new(TcpDial))
+    }
+
+    /// [`BgpAnnouncer::start`] with another way to reach the peers.
+    pub fn start_with(
+        supervisor: &mut Supervisor,
+        peers: watch::Receiver<Arc<PeerSet>>,
+        tuning: Tuning,
+        dial: Arc<dyn Dial>,
+    ) -> Arc<Self> {
+        let desired = watch::Sender::new(Arc::<Desired>::default());
+        let observed = watch::Sender::new(Arc::<Observed>::default());
+        let sessions = Registry::default();
+        let command = watch::Sender::new(Command::Run);
+        let shared = Shared {
+            desired: desired.clone(),
+            observed: observed.clone(),
+            sessions: sessions.clone(),
+            node: peers.clone(),
+            dial,
+            tuning,
+        };
+        let manager = Manager::new(shared, peers, command.subscribe());
+        let manager = supervisor.spawn(manager, RestartPolicy::VITAL);
+        Arc::new(Self { desired, observed, sessions, command, manager, stopped: AtomicBool::new(false) })
+    }
+
+    /// What is known about every session, by peer name. A clone: nothing is held.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.sessions.all().into_iter().map(|(_, info)| info).collect()
+    }
+
+    /// What is known about the session with the peer of this name.
+    #[must_use]
+    pub fn session(&self, peer: &Arc<str>) -> Option<SessionInfo> {
+        self.sessions.get(peer)
+    }
+}
+
+#[async_trait]
+impl Announcer for BgpAnnouncer {
+    fn name(&self) -> &'static str {
+        "bgp"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { ipv4: true, ipv6: true, aggregation: true, drain: true }
+    }
+
+    async fn apply(&self, desired: Arc<Desired>) -> Result<(), AnnounceError> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(AnnounceError::Stopped);
+        }
+        self.desired.send_if_modified(|now| {
+            let new = !Arc::ptr_eq(now, &desired) && **now != *desired;
+            if new {
+                *now = desired;
+            }
+            new
+        });
+        Ok(())
+    }
+
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        self.observed.subscribe()
+    }
+
+    /// Tells every peer "administrative shutdown" (6/2) at once and closes; peers then withdraw what they had from us.
+    ///
+    /// [`Shutdown::Keep`] does the same for now: without graceful restart (RFC 4724) no peer keeps routes of a session that
+    /// has ended.
+    async fn shutdown(&self, how: Shutdown, deadline: Duration) {
+        self.stopped.store(true, Ordering::Release);
+        tracing::info!(?how, "closing every session");
+        self.command.send_replace(Command::ShutDown);
+        if tokio::time::timeout(deadline, self.manager.stopped()).await.is_err() {
+            tracing::warn!(?deadline, "not every session closed in time");
+        }
+        self.manager.stop();
+    }
+}

@@ -1,0 +1,202 @@
+//! What is known about a session: for HTTP, status and metrics.
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use ferrocast_bgp_proto::{
+    Families, Family,
+    fsm::State,
+    wire::{Disposition, Kind},
+};
+use metrics::{Counter, Gauge, counter, gauge};
+
+/// A session as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// The BGPPeer's name.
+    pub peer: Arc<str>,
+    /// The peer's address.
+    pub address: Option<IpAddr>,
+    /// The peer's port.
+    pub port: u16,
+    /// The peer's configured AS.
+    pub peer_as: Option<u32>,
+    /// State of the session.
+    pub state: State,
+    /// Since when it has been in that state.
+    pub since: SystemTime,
+    /// Why the last attempt or session ended, or why none is made, in words.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<SystemTime>,
+    /// Our address, once connected.
+    pub local_address: Option<IpAddr>,
+    /// Our BGP identifier, once agreed.
+    pub local_id: Option<Ipv4Addr>,
+    /// The peer's BGP identifier, once agreed.
+    pub peer_id: Option<Ipv4Addr>,
+    /// Agreed hold time; zero: none.
+    pub hold_time: Option<Duration>,
+    /// Agreed time between KEEPALIVEs.
+    pub keepalive_time: Option<Duration>,
+    /// Families that both sides sent.
+    pub families: Families,
+    /// Codes of the capabilities that the peer sent.
+    pub peer_capabilities: Vec<u8>,
+    /// Prefixes that the peer has from us, by [`Family::ALL`].
+    pub announced: [usize; Family::ALL.len()],
+    /// What is ignored of the peer's configuration, in words.
+    pub warnings: Vec<String>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl SessionInfo {
+    /// Messages and events so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counters.counts()
+    }
+}
+
+/// Messages and events since the peer was last configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages received, by [`Kind::ALL`].
+    pub received: [u64; Kind::ALL.len()],
+    /// Messages sent, by [`Kind::ALL`].
+    pub sent: [u64; Kind::ALL.len()],
+    /// Received UPDATEs with a fault that leaves the session up: attribute discard, treat-as-withdraw (RFC 7606).
+    pub malformed: [u64; 2],
+    /// Times that an Established session was lost.
+    pub flaps: u64,
+}
+
+/// Counts and their metrics, which are MetalLB's (FRR mode) where MetalLB has the thing.
+pub(crate) struct Counters {
+    received: [AtomicU64; Kind::ALL.len()],
+    sent: [AtomicU64; Kind::ALL.len()],
+    malformed: [AtomicU64; 2],
+    flaps: AtomicU64,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.counts().fmt(f)
+    }
+}
+
+struct Metrics {
+    up: Gauge,
+    announced: Gauge,
+    received: [Counter; Kind::ALL.len()],
+    sent: [Counter; Kind::ALL.len()],
+    received_total: Counter,
+    sent_total: Counter,
+    malformed: [Counter; 2],
+    flaps: Counter,
+}
+
+const MALFORMED: [Disposition; 2] = [Disposition::AttributeDiscard, Disposition::TreatAsWithdraw];
+
+impl Metrics {
+    /// `peer` is `address:port`.
+    fn new(peer: &str) -> Self {
+        let labels = || [("peer", peer.to_owned()), ("vrf", String::new())];
+        Self {
+            up: gauge!("metallb_bgp_session_up", &labels()),
+            announced: gauge!("metallb_bgp_announced_prefixes_total", &labels()),
+            // in the order of Kind::ALL
+            received: [
+                counter!("metallb_bgp_opens_received", &labels()),
+                counter!("metallb_bgp_updates_total_received", &labels()),
+                counter!("ferrocast_bgp_notifications_received_total", &labels()),
+                counter!("metallb_bgp_keepalives_received", &labels()),
+                counter!("ferrocast_bgp_route_refresh_received_total", &labels()),
+            ],
+            sent: [
+                counter!("metallb_bgp_opens_sent", &labels()),
+                counter!("metallb_bgp_updates_total", &labels()),
+                counter!("metallb_bgp_notifications_sent", &labels()),
+                counter!("metallb_bgp_keepalives_sent", &labels()),
+                counter!("metallb_bgp_route_refresh_sent", &labels()),
+            ],
+            received_total: counter!("metallb_bgp_total_received", &labels()),
+            sent_total: counter!("metallb_bgp_total_sent", &labels()),
+            malformed: MALFORMED.map(|disposition| {
+                let mut labels = labels().to_vec();
+                labels.push(("disposition", disposition.label().to_owned()));
+                counter!("ferrocast_bgp_updates_malformed_total", &labels)
+            }),
+            flaps: counter!("ferrocast_bgp_session_flaps_total", &labels()),
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn new(peer: &str) -> Self {
+        let metrics = Metrics::new(peer);
+        metrics.up.set(0.0);
+        metrics.announced.set(0.0);
+        Self {
+            received: Default::default(),
+            sent: Default::default(),
+            malformed: Default::default(),
+            flaps: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    pub(crate) fn received(&self, kind: Kind) {
+        self.received[kind.index()].fetch_add(1, Ordering::Relaxed);
+        self.metrics.received[kind.index()].increment(1);
+        self.metrics.received_total.increment(1);
+    }
+
+    pub(crate) fn sent(&self, kind: Kind, messages: u64) {
+        self.sent[kind.index()].fetch_add(messages, Ordering::Relaxed);
+        self.metrics.sent[kind.index()].increment(messages);
+        self.metrics.sent_total.increment(messages);
+    }
+
+    pub(crate) fn disposed(&self, disposition: Disposition) {
+        if let Some(index) = MALFORMED.iter().position(|d| *d == disposition) {
+            self.malformed[index].fetch_add(1, Ordering::Relaxed);
+            self.metrics.malformed[index].increment(1);
+        }
+    }
+
+    pub(crate) fn up(&self) {
+        self.metrics.up.set(1.0);
+    }
+
+    pub(crate) fn lost(&self) {
+        self.flaps.fetch_add(1, Ordering::Relaxed);
+        self.metrics.flaps.increment(1);
+    }
+
+    pub(crate) fn down(&self) {
+        self.metrics.up.set(0.0);
+        self.metrics.announced.set(0.0);
+    }
+
+    pub(crate) fn announced(&self, prefixes: usize) {
+        self.metrics.announced.set(f64::from(u32::try_from(prefixes).unwrap_or(u32::MAX)));
+    }
+
+    fn counts(&self) -> Counts {
+        let load = |all: &[AtomicU64]| all.iter().map(|n| n.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let array = |all: &[AtomicU64; Kind::ALL.len()]| load(all).try_into().unwrap_or_default();
+        Counts {
+            received: array(&self.received),
+            sent: array(&self.sent),
+            malformed: load(&self.malformed).try_into().unwrap_or_default(),
+            flaps: self.flaps.load(Ordering::Relaxed),
+        }
+    }
+}

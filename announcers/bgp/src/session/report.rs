@@ -1,0 +1,73 @@
+//! What a session says about itself.
+use std::{sync::Arc, time::SystemTime};
+
+use ferrocast_bgp_proto::{Families, fsm::State};
+use ferrocast_core::{
+    announce::TargetObserved,
+    config::{Peer, PeerAs, PeerEndpoint},
+};
+
+use super::Session;
+use crate::info::{Counters, SessionInfo};
+
+impl Session {
+    /// Publishes what the announcer's observers see.
+    pub(super) fn publish(&self, info: SessionInfo, target: TargetObserved) {
+        self.shared.sessions.set(self.name.clone(), info);
+        self.shared.observed.send_if_modified(|observed| {
+            let new = observed.targets.get(&self.name) != Some(&target);
+            if new {
+                Arc::make_mut(observed).targets.insert(self.name.clone(), target);
+            }
+            new
+        });
+    }
+
+    /// The peer is gone: so is what was said about it.
+    pub(super) fn forget(&self) {
+        self.shared.sessions.remove(&self.name);
+        self.shared.observed.send_if_modified(|observed| {
+            observed.targets.contains_key(&self.name) && Arc::make_mut(observed).targets.remove(&self.name).is_some()
+        });
+    }
+
+    /// The peer is not dialled.
+    pub(super) fn report_refused(&self, peer: &Peer, reason: &str, warnings: Vec<String>) {
+        let label = match &peer.endpoint {
+            PeerEndpoint::Address(ip) => std::net::SocketAddr::new(*ip, peer.port).to_string(),
+            PeerEndpoint::Interface(name) => name.to_string(),
+        };
+        let now = SystemTime::now();
+        let info = SessionInfo {
+            last_error: Some(reason.to_owned()),
+            last_error_at: Some(now),
+            warnings,
+            ..blank(peer, Arc::new(Counters::new(&label)), now)
+        };
+        self.publish(info, TargetObserved { reason: format!("not dialled: {reason}"), ..TargetObserved::default() });
+    }
+}
+
+/// An idle session about which nothing is known yet.
+pub(super) fn blank(peer: &Peer, counters: Arc<Counters>, now: SystemTime) -> SessionInfo {
+    SessionInfo {
+        peer: peer.name.clone(),
+        address: if let PeerEndpoint::Address(ip) = peer.endpoint { Some(ip) } else { None },
+        port: peer.port,
+        peer_as: if let PeerAs::Number(asn) = peer.peer_asn { Some(asn) } else { None },
+        state: State::Idle,
+        since: now,
+        last_error: None,
+        last_error_at: None,
+        local_address: None,
+        local_id: None,
+        peer_id: None,
+        hold_time: None,
+        keepalive_time: None,
+        families: Families::NONE,
+        peer_capabilities: vec![],
+        announced: [0; 2],
+        warnings: vec![],
+        counters,
+    }
+}

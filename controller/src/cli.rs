@@ -1,0 +1,145 @@
+//! The command line.
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A load balancer for Kubernetes clusters on bare metal.
+#[derive(Debug, Parser)]
+#[command(name = "ferrocast", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// Log format.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+/// The roles and commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Allocate addresses to Services and write them into their statuses (one leader per cluster).
+    Controller(ControllerArgs),
+    /// Announce this node's Services to the network (one per node).
+    Speaker(SpeakerArgs),
+    /// Run controller, speakers and a router on this machine over a directory of manifests, without a cluster.
+    Sandbox(SandboxArgs),
+    /// Print the CustomResourceDefinitions.
+    Crds,
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What controller and speaker have in common.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Kubeconfig file. Without it: $KUBECONFIG, else the pod's ServiceAccount.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the configuration objects (pools, peers, advertisements …), wherever the pod itself lives.
+    #[arg(long, env = "FERROCAST_NAMESPACE", default_value = "metallb-system")]
+    pub namespace: String,
+    /// Serve Services of this loadBalancerClass. Without it: those without a class.
+    #[arg(long)]
+    pub load_balancer_class: Option<Arc<str>>,
+}
+
+/// `ferrocast controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// Common settings.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Namespace of the Lease that elects the leader. Without it: that of the configuration objects.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Name of this replica in the Lease. Without it: $POD_NAME, else the host's name, and a random suffix.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// Where to serve /metrics, /healthz and /readyz.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9131")]
+    pub http: SocketAddr,
+}
+
+/// `ferrocast speaker`.
+#[derive(Debug, Args)]
+pub struct SpeakerArgs {
+    /// Common settings.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Name of the Node this speaker runs on.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: Arc<str>,
+    /// Announce from this node even if it carries the label node.kubernetes.io/exclude-from-external-load-balancers.
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+    /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9130")]
+    pub http: SocketAddr,
+}
+
+/// `ferrocast sandbox`.
+#[derive(Debug, Args)]
+pub struct SandboxArgs {
+    /// Directory of manifests. Without it an example is written to a new directory.
+    pub dir: Option<PathBuf>,
+    /// How many nodes, each with a speaker.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub nodes: u8,
+    /// Where endpoints come from.
+    #[arg(long, value_enum, default_value_t = EndpointsFrom::Assume)]
+    pub endpoints: EndpointsFrom,
+    /// A real router to peer with, besides the built-in one: ADDR[:PORT],AS. May be repeated.
+    #[arg(long, value_name = "ADDR[:PORT],AS")]
+    pub peer: Vec<String>,
+    /// Converge, print, exit: 0 if every LoadBalancer Service has an address and a route at the built-in router, else 1.
+    #[arg(long)]
+    pub once: bool,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Serve Services of this loadBalancerClass. Without it: those without a class.
+    #[arg(long)]
+    pub load_balancer_class: Option<Arc<str>>,
+}
+
+/// Where the sandbox takes endpoints from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndpointsFrom {
+    /// EndpointSlices in the directory; a Service with a selector and no slice counts as ready on every node.
+    Assume,
+    /// EndpointSlices in the directory only.
+    Files,
+}
+
+/// Output format of the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    Table,
+    /// JSON, one document per change.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

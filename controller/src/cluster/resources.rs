@@ -1,0 +1,393 @@
+//! Configuration objects, read so that no object can stop a list: anything becomes a [`Resource`], with problems if need be.
+use std::sync::Arc;
+
+use ferrocast_api as api;
+use ferrocast_core::{
+    config::{
+        BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, Password, PoolSpec, Problem,
+        RawSelector, Resource, Resources, SecretRef, ServiceAllocationSpec, Severity, Spec,
+    },
+    model::ObjectKey,
+};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::core::{ApiResource, DynamicObject};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{convert, watch::Feed};
+
+/// A kind of configuration object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `IPAddressPool`.
+    Pool,
+    /// `BGPPeer`.
+    Peer,
+    /// `BGPAdvertisement`.
+    BgpAdvertisement,
+    /// `L2Advertisement`.
+    L2Advertisement,
+    /// `Community`.
+    Community,
+    /// `BFDProfile`.
+    BfdProfile,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Pool, Self::Peer, Self::BgpAdvertisement, Self::L2Advertisement, Self::Community, Self::BfdProfile];
+
+    /// As users write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "IPAddressPool",
+            Self::Peer => "BGPPeer",
+            Self::BgpAdvertisement => "BGPAdvertisement",
+            Self::L2Advertisement => "L2Advertisement",
+            Self::Community => "Community",
+            Self::BfdProfile => "BFDProfile",
+        }
+    }
+
+    /// As it stands in paths.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Pool => "ipaddresspools",
+            Self::Peer => "bgppeers",
+            Self::BgpAdvertisement => "bgpadvertisements",
+            Self::L2Advertisement => "l2advertisements",
+            Self::Community => "communities",
+            Self::BfdProfile => "bfdprofiles",
+        }
+    }
+
+    /// The version read: the stored one.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        if self == Self::Peer { "v1beta2" } else { "v1beta1" }
+    }
+
+    /// For requests.
+    #[must_use]
+    pub fn api_resource(self) -> ApiResource {
+        ApiResource {
+            group: api::GROUP.into(),
+            version: self.version().into(),
+            api_version: format!("{}/{}", api::GROUP, self.version()),
+            kind: self.name().into(),
+            plural: self.plural().into(),
+        }
+    }
+
+    /// The kind called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+}
+
+fn meta(kind: Kind, object: &ObjectMeta) -> Meta {
+    Meta {
+        key: ObjectKey { kind: kind.name(), name: object.name.as_deref().unwrap_or_default().into() },
+        uid: object.uid.as_deref().unwrap_or_default().into(),
+        resource_version: object.resource_version.as_deref().unwrap_or_default().into(),
+        created_s: convert::created_s(object),
+        labels: convert::labels(object),
+    }
+}
+
+/// The value at a path like `spec.addresses[0]`, as a user would recognise it; secrets are never shown.
+fn value_at(object: &Value, path: &str) -> String {
+    if path.to_lowercase().contains("password") {
+        return String::new();
+    }
+    let mut at = object;
+    for part in path.split(['.', '[', ']']).filter(|p| !p.is_empty()) {
+        let next = part.parse::<usize>().ok().and_then(|i| at.get(i)).or_else(|| at.get(part));
+        match next {
+            Some(next) => at = next,
+            None => return String::new(),
+        }
+    }
+    match at {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// Decodes `spec`, naming the field if its type is wrong, and every field that does not exist.
+fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec<Problem>) {
+    let empty = Value::Object(serde_json::Map::new());
+    let spec = data.get("spec").unwrap_or(&empty);
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let decoded: Result<T, _> = {
+        let tracked = serde_path_to_error::Deserializer::new(spec, &mut track);
+        serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string().replace(".?", "")))
+    };
+    let problem = |field: String, message: String, severity| Problem {
+        object: key.clone(),
+        value: value_at(data, &field),
+        field,
+        message,
+        severity,
+    };
+    let mut problems: Vec<Problem> = unknown
+        .into_iter()
+        .map(|path| {
+            let message = "no such field: it has no effect; check the spelling against `kubectl explain`";
+            problem(format!("spec.{path}"), message.to_owned(), Severity::Warning)
+        })
+        .collect();
+    match decoded {
+        Ok(spec) => (Some(spec), problems),
+        Err(error) => {
+            let path = track.path().to_string();
+            let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
+            problems.push(problem(field, error.to_string(), Severity::Error));
+            (None, problems)
+        }
+    }
+}
+
+fn selectors(list: Option<Vec<api::LabelSelector>>) -> Vec<RawSelector> {
+    list.unwrap_or_default()
+        .into_iter()
+        .map(|s| RawSelector {
+            match_labels: s.match_labels.unwrap_or_default(),
+            match_expressions: s
+                .match_expressions
+                .unwrap_or_default()
+                .into_iter()
+                .map(|e| (e.key, e.operator, e.values.unwrap_or_default()))
+                .collect(),
+        })
+        .collect()
+}
+
+fn pool(spec: api::IPAddressPoolSpec) -> Spec {
+    Spec::Pool(PoolSpec {
+        addresses: spec.addresses,
+        auto_assign: spec.auto_assign,
+        avoid_buggy_ips: spec.avoid_buggy_ips,
+        service_allocation: spec.service_allocation.map(|a| ServiceAllocationSpec {
+            priority: a.priority,
+            namespaces: a.namespaces.unwrap_or_default(),
+            namespace_selectors: selectors(a.namespace_selectors),
+            service_selectors: selectors(a.service_selectors),
+        }),
+    })
+}
+
+fn peer(spec: api::BGPPeerSpec) -> Spec {
+    Spec::Peer(BgpPeerSpec {
+        my_asn: Some(spec.my_asn),
+        local_asn: spec.local_asn,
+        peer_asn: spec.peer_asn,
+        dynamic_asn: spec.dynamic_asn,
+        peer_address: spec.peer_address,
+        interface: spec.interface,
+        source_address: spec.source_address,
+        peer_port: spec.peer_port,
+        hold_time: spec.hold_time,
+        keepalive_time: spec.keepalive_time,
+        connect_time: spec.connect_time,
+        router_id: spec.router_id,
+        node_selectors: selectors(spec.node_selectors),
+        password: spec.password,
+        password_secret: spec
+            .password_secret
+            .map(|s| SecretRef { name: s.name.unwrap_or_default(), namespace: s.namespace.unwrap_or_default() }),
+        bfd_profile: spec.bfd_profile,
+        enable_graceful_restart: spec.enable_graceful_restart,
+        ebgp_multi_hop: spec.ebgp_multi_hop,
+        vrf: spec.vrf,
+        disable_mp: spec.disable_mp,
+        dual_stack_address_family: spec.dual_stack_address_family,
+    })
+}
+
+fn bgp_advertisement(spec: api::BGPAdvertisementSpec) -> Spec {
+    Spec::BgpAdvertisement(BgpAdvertisementSpec {
+        aggregation_length: spec.aggregation_length,
+        aggregation_length_v6: spec.aggregation_length_v6,
+        local_pref: spec.local_pref,
+        communities: spec.communities.unwrap_or_default(),
+        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
+        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
+        node_selectors: selectors(spec.node_selectors),
+        peers: spec.peers.unwrap_or_default(),
+        service_selectors: selectors(spec.service_selectors),
+    })
+}
+
+fn l2_advertisement(spec: api::L2AdvertisementSpec) -> Spec {
+    Spec::L2Advertisement(L2AdvertisementSpec {
+        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
+        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
+        node_selectors: selectors(spec.node_selectors),
+        service_selectors: selectors(spec.service_selectors),
+        interfaces: spec.interfaces.unwrap_or_default(),
+    })
+}
+
+fn community(spec: api::CommunitySpec) -> Spec {
+    let pairs = spec.communities.unwrap_or_default();
+    let pairs = pairs.into_iter().map(|c| (c.name.unwrap_or_default(), c.value.unwrap_or_default()));
+    Spec::Community(CommunitySpec { communities: pairs.collect() })
+}
+
+/// Reads one object, whatever its shape. `data` is the object without `metadata`, or with it.
+#[must_use]
+pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource {
+    let meta = meta(kind, object_meta);
+    fn map<T>((spec, problems): (Option<T>, Vec<Problem>), to: fn(T) -> Spec) -> (Option<Spec>, Vec<Problem>) {
+        (spec.map(to), problems)
+    }
+    let key = &meta.key;
+    let (spec, problems) = match kind {
+        Kind::Pool => map(decode(key, data), pool),
+        Kind::Peer => map(decode(key, data), peer),
+        Kind::BgpAdvertisement => map(decode(key, data), bgp_advertisement),
+        Kind::L2Advertisement => map(decode(key, data), l2_advertisement),
+        Kind::Community => map(decode(key, data), community),
+        Kind::BfdProfile => map(decode(key, data), |_: api::BFDProfileSpec| Spec::BfdProfile),
+    };
+    Resource { meta, spec, problems }
+}
+
+/// [`Resources`] while its parts are being listed.
+#[derive(Clone, Debug, Default)]
+pub struct ResourcesDraft {
+    /// The objects so far.
+    pub resources: Resources,
+    /// Epoch of the last list, per kind (in [`Kind::ALL`] order), and of the Secrets.
+    pub epochs: [u64; Kind::ALL.len() + 1],
+}
+
+/// Where the Secrets' epoch stands in [`ResourcesDraft::epochs`].
+pub const SECRETS: usize = Kind::ALL.len();
+
+impl ResourcesDraft {
+    /// The lowest epoch: everything has listed in it or later; zero: something never has.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epochs.iter().copied().min().unwrap_or(0)
+    }
+}
+
+/// One kind of configuration object into the resources.
+pub struct ResourceFeed {
+    /// Which kind.
+    pub kind: Kind,
+    /// The resources.
+    pub draft: Arc<watch::Sender<ResourcesDraft>>,
+}
+
+impl Feed for ResourceFeed {
+    type Object = DynamicObject;
+    type Item = Arc<Resource>;
+
+    fn digest(&mut self, object: DynamicObject) -> Arc<Resource> {
+        Arc::new(resource(self.kind, &object.metadata, &object.data))
+    }
+
+    fn replace(&mut self, items: Vec<Arc<Resource>>, epoch: u64) {
+        let kind = self.kind;
+        self.draft.send_modify(|draft| {
+            let objects = &mut draft.resources.objects;
+            *objects =
+                objects.iter().filter(|(k, _)| k.kind != kind.name()).map(|(k, v)| (k.clone(), v.clone())).collect();
+            objects.extend(items.into_iter().map(|r| (r.meta.key.clone(), r)));
+            draft.epochs[kind as usize] = epoch;
+        });
+    }
+
+    fn apply(&mut self, item: Arc<Resource>) {
+        self.draft.send_if_modified(|draft| {
+            draft.resources.objects.insert(item.meta.key.clone(), item.clone()).as_ref() != Some(&item)
+        });
+    }
+
+    fn remove(&mut self, item: Arc<Resource>) {
+        self.draft.send_if_modified(|draft| draft.resources.objects.remove(&item.meta.key).is_some());
+    }
+}
+
+/// Passwords from the Secrets of type `kubernetes.io/basic-auth` into the resources.
+pub struct SecretFeed {
+    /// The resources.
+    pub draft: Arc<watch::Sender<ResourcesDraft>>,
+}
+
+impl Feed for SecretFeed {
+    type Object = Secret;
+    type Item = (Arc<str>, Result<Password, String>);
+
+    fn digest(&mut self, object: Secret) -> Self::Item {
+        let name: Arc<str> = object.metadata.name.as_deref().unwrap_or_default().into();
+        let password = match object.data.as_ref().and_then(|d| d.get("password")) {
+            None => Err(format!("Secret {name} has no key `password`")),
+            Some(bytes) => match std::str::from_utf8(&bytes.0) {
+                Ok(text) => Ok(Password(text.into())),
+                Err(_) => Err(format!("the key `password` of Secret {name} is not UTF-8 text")),
+            },
+        };
+        (name, password)
+    }
+
+    fn replace(&mut self, items: Vec<Self::Item>, epoch: u64) {
+        self.draft.send_modify(|draft| {
+            draft.resources.passwords = items.into_iter().collect();
+            draft.epochs[SECRETS] = epoch;
+        });
+    }
+
+    fn apply(&mut self, (name, password): Self::Item) {
+        self.draft.send_if_modified(|draft| draft.resources.passwords.insert(name, password.clone()) != Some(password));
+    }
+
+    fn remove(&mut self, (name, _): Self::Item) {
+        self.draft.send_if_modified(|draft| draft.resources.passwords.remove(&name).is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(kind: Kind, spec: Value) -> Resource {
+        resource(kind, &ObjectMeta { name: Some("x".into()), ..ObjectMeta::default() }, &json!({ "spec": spec }))
+    }
+
+    #[test]
+    fn object_of_the_wrong_shape_names_field_and_value() {
+        let cases = [
+            (Kind::Pool, json!({"addresses": "10.0.0.0/8"}), "spec.addresses", "10.0.0.0/8"),
+            (Kind::Pool, json!({"addresses": ["10.0.0.0/8", 5]}), "spec.addresses[1]", "5"),
+            (Kind::Peer, json!({"myASN": "x", "peerASN": 1}), "spec.myASN", "x"),
+            (Kind::BgpAdvertisement, json!({"communities": [{"a": 1}]}), "spec.communities[0]", "{\"a\":1}"),
+            (Kind::Peer, json!({"myASN": 1, "password": 7}), "spec.password", ""),
+        ];
+        for (kind, spec, field, value) in cases {
+            let resource = read(kind, spec);
+            assert_eq!(resource.spec, None);
+            let problem = &resource.problems[0];
+            assert_eq!((problem.field.as_str(), problem.value.as_str()), (field, value), "{problem}");
+        }
+    }
+
+    #[test]
+    fn unknown_field_is_a_warning_and_the_object_is_read() {
+        let resource = read(Kind::Pool, json!({"addresses": ["10.0.0.0/8"], "autoasign": false}));
+        assert!(resource.spec.is_some());
+        assert_eq!(resource.problems[0].field, "spec.autoasign");
+        assert_eq!(resource.problems[0].severity, Severity::Warning);
+    }
+}

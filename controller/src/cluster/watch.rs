@@ -1,0 +1,187 @@
+//! One supervised watcher per kind of object.
+use std::{fmt::Debug, time::Duration};
+
+use ferrocast_core::actor::{Actor, ActorError, CancellationToken, chain};
+use futures::StreamExt as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Resource,
+    runtime::watcher::{self, Event},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+/// First wait after a failed list or watch, milliseconds; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(200);
+/// Longest wait between attempts, so that a returning API server is noticed soon.
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// Objects per page of a list: small enough that no page weighs more than a few megabytes.
+const PAGE_SIZE: u32 = 500;
+
+/// Takes what a watcher sees into a snapshot.
+pub trait Feed: Send + Sync + 'static {
+    /// The API type watched.
+    type Object: Resource + Clone + DeserializeOwned + Debug + Send + 'static;
+    /// What is kept of one object, with its key.
+    type Item: Send;
+
+    /// Reduces an object to what is kept, so that a list of thousands is never held whole.
+    fn digest(&mut self, object: Self::Object) -> Self::Item;
+    /// The complete truth after a list made in `epoch`: everything not in it is gone.
+    fn replace(&mut self, items: Vec<Self::Item>, epoch: u64);
+    /// One object appeared or changed.
+    fn apply(&mut self, item: Self::Item);
+    /// One object is gone.
+    fn remove(&mut self, item: Self::Item);
+}
+
+/// Keeps a [`Feed`] in step with the API server, for ever.
+///
+/// An error of any kind, 404 included, changes nothing in the snapshot: the API server counts as away. Lists are consistent
+/// reads; a new epoch (a new term of leadership) starts from a fresh one.
+pub struct Watcher<F: Feed> {
+    kind: &'static str,
+    api: Api<F::Object>,
+    config: watcher::Config,
+    feed: F,
+    epoch: watch::Receiver<u64>,
+    /// For custom resources: the CRD's name, and where to ask whether it is being deleted.
+    crd: Option<(Api<CustomResourceDefinition>, String)>,
+}
+
+impl<F: Feed> Watcher<F> {
+    /// A watcher of `api`; `epoch` numbers the lists.
+    pub fn new(kind: &'static str, api: Api<F::Object>, feed: F, epoch: watch::Receiver<u64>) -> Self {
+        let config = watcher::Config::default().page_size(PAGE_SIZE);
+        Self { kind, api, config, feed, epoch, crd: None }
+    }
+
+    /// Watches only what this field selector matches.
+    #[must_use]
+    pub fn fields(mut self, selector: &str) -> Self {
+        self.config = self.config.fields(selector);
+        self
+    }
+
+    /// Objects of this kind vanish one by one when their CRD is deleted; such deletions are not believed.
+    #[must_use]
+    pub fn crd(mut self, api: Api<CustomResourceDefinition>, name: String) -> Self {
+        self.crd = Some((api, name));
+        self
+    }
+
+    /// Is the whole type going away (rather than one object of it)? Asks until there is an answer.
+    async fn type_is_going(&self) -> bool {
+        let Some((api, name)) = &self.crd else { return false };
+        let mut wait = RETRY_MIN;
+        loop {
+            match api.get_opt(name).await {
+                Ok(None) => return true,
+                Ok(Some(crd)) => return crd.metadata.deletion_timestamp.is_some(),
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                    tracing::warn!(crd = name, "not allowed to read the CRD: taking the deletion at face value");
+                    return false;
+                }
+                Err(error) => tracing::debug!(error = %chain(&error), crd = name, "cannot read the CRD yet"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Waits until the CRD exists and is not being deleted: until then a list would be empty, or lack what is already gone.
+    async fn type_is_back(&self) {
+        let Some((api, name)) = &self.crd else { return };
+        while !matches!(api.get_opt(name).await, Ok(Some(crd)) if crd.metadata.deletion_timestamp.is_none()) {
+            tokio::time::sleep(RETRY_MAX).await;
+        }
+        tracing::info!(kind = self.kind, "the resource type is back");
+    }
+
+    /// Follows one stream until the epoch changes or the type goes away.
+    async fn follow(&mut self, epoch: u64) -> Result<(), ActorError> {
+        let mut stream = std::pin::pin!(watcher::watcher(self.api.clone(), self.config.clone()));
+        let mut listed = Vec::new();
+        let mut wait = RETRY_MIN;
+        let mut failing = false;
+        let mut epochs = self.epoch.clone();
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event.ok_or(ActorError::Upstream("watch stream"))?,
+                changed = epochs.wait_for(|e| *e != epoch) => {
+                    return changed.map(drop).map_err(|_| ActorError::Upstream("epoch"));
+                }
+            };
+            match event {
+                Ok(event) => {
+                    if failing {
+                        tracing::info!(kind = self.kind, "watching again");
+                    }
+                    (failing, wait) = (false, RETRY_MIN);
+                    if !self.take(event, &mut listed, epoch).await {
+                        tracing::warn!(kind = self.kind, "the resource type is being deleted: keeping what is known");
+                        self.type_is_back().await;
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!("ferrocast_watch_errors_total", "kind" => self.kind).increment(1);
+                    if failing {
+                        tracing::debug!(kind = self.kind, error = %chain(&error), "watch still failing");
+                    } else {
+                        tracing::warn!(kind = self.kind, error = %chain(&error), "watch failed: keeping what is known");
+                    }
+                    failing = true;
+                    tokio::time::sleep(wait.mul_f64(1.0 - fastrand::f64() / 4.0)).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Takes in one event; false if the type is going away.
+    async fn take(&mut self, event: Event<F::Object>, listed: &mut Vec<F::Item>, epoch: u64) -> bool {
+        metrics::counter!("metallb_k8s_client_updates_total", "kind" => self.kind).increment(1);
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => listed.push(self.feed.digest(object)),
+            Event::InitDone => {
+                tracing::debug!(kind = self.kind, objects = listed.len(), epoch, "listed");
+                self.feed.replace(std::mem::take(listed), epoch);
+            }
+            Event::Apply(object) => {
+                let item = self.feed.digest(object);
+                self.feed.apply(item);
+            }
+            Event::Delete(object) => {
+                if self.type_is_going().await {
+                    return false;
+                }
+                let item = self.feed.digest(object);
+                self.feed.remove(item);
+            }
+        }
+        true
+    }
+}
+
+impl<F: Feed> Actor for Watcher<F>
+where
+    <F::Object as Resource>::DynamicType: Send,
+{
+    const NAME: &'static str = "watcher";
+
+    fn instance(&self) -> String {
+        self.kind.to_owned()
+    }
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
+        loop {
+            let epoch = *self.epoch.borrow();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.follow(epoch) => ended?,
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The actor that decides what one node announces and hands it, through the pacer, to the announcers.
+use std::sync::Arc;
+
+use ferrocast_bgp::PeerSet;
+use ferrocast_core::{
+    actor::{Actor, ActorError, CancellationToken, chain},
+    announce::{Announcer, Desired},
+    config::any_selector_matches,
+    decide::{Context, Decision, DesiredBuilder, Reason, decide},
+    model::{Endpoints, Node, ServiceKey},
+    pacer::Pacer,
+    view::{ClusterView, Source},
+};
+use imbl::{OrdMap, ordmap::DiffItem};
+use tokio::{sync::watch, time::Instant};
+
+/// What a speaker's view is made of.
+pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, Source::Nodes, Source::Config];
+
+/// The decisions on every Service that has anything to announce or could have, for readers outside.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// By Service; only those of type LoadBalancer and of our class.
+    pub by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    /// What follows from them.
+    pub desired: Desired,
+}
+
+/// Decides for one node.
+pub struct Decider {
+    view: watch::Receiver<ClusterView>,
+    node: Arc<str>,
+    class: Option<Arc<str>>,
+    ignore_exclude_label: bool,
+    peers: watch::Sender<Arc<PeerSet>>,
+    announcers: Vec<Arc<dyn Announcer>>,
+    decisions: watch::Sender<Decisions>,
+}
+
+/// The state of one incarnation.
+#[derive(Default)]
+struct State {
+    seen: Option<ClusterView>,
+    builder: DesiredBuilder,
+    pacer: Pacer,
+    by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    handed_over: u64,
+}
+
+/// What a [`Decider`] needs besides its view.
+pub struct DeciderSettings {
+    /// This node's name.
+    pub node: Arc<str>,
+    /// Class served.
+    pub class: Option<Arc<str>>,
+    /// `--ignore-exclude-lb`.
+    pub ignore_exclude_label: bool,
+}
+
+impl Decider {
+    /// A decider; `peers` gets the peers of this node, each announcer gets the desired set.
+    #[must_use]
+    pub fn new(
+        settings: DeciderSettings,
+        view: watch::Receiver<ClusterView>,
+        peers: watch::Sender<Arc<PeerSet>>,
+        announcers: Vec<Arc<dyn Announcer>>,
+    ) -> (Self, watch::Receiver<Decisions>) {
+        let (decisions, readers) = watch::channel(Decisions::default());
+        let DeciderSettings { node, class, ignore_exclude_label } = settings;
+        (Self { view, node, class, ignore_exclude_label, peers, announcers, decisions }, readers)
+    }
+
+    /// Takes in the newest view; true if there is anything to hand over.
+    fn step(&mut self, state: &mut State) {
+        let view = self.view.borrow_and_update().clone();
+        if view.epoch_of(SPEAKER_SOURCES) == 0 {
+            return; // not seen yet is not deleted
+        }
+        let node = view.nodes.get(&self.node).cloned();
+        let node = node.unwrap_or_else(|| Arc::new(Node { name: self.node.clone(), ..Node::default() }));
+        self.publish_peers(&view, &node);
+        let context = Context {
+            class: self.class.clone(),
+            node,
+            config: view.config.clone(),
+            ignore_exclude_label: self.ignore_exclude_label,
+        };
+        let began = state.seen.take();
+        match began {
+            Some(old)
+                if Arc::ptr_eq(&old.config, &view.config)
+                    && old.nodes.get(&self.node) == view.nodes.get(&self.node) =>
+            {
+                for key in touched(&old, &view) {
+                    state.look_at(&key, &view, &context);
+                }
+            }
+            _ => {
+                state.builder.retain(|key| view.services.contains_key(key));
+                let gone: Vec<ServiceKey> =
+                    state.by_service.keys().filter(|k| !view.services.contains_key(*k)).cloned().collect();
+                for key in gone {
+                    state.by_service.remove(&key);
+                }
+                for key in view.services.keys() {
+                    state.look_at(key, &view, &context);
+                }
+            }
+        }
+        state.seen = Some(view);
+    }
+
+    /// Publishes the peers that this node talks to.
+    fn publish_peers(&self, view: &ClusterView, node: &Arc<Node>) {
+        let peers = view.config.peers.iter();
+        let peers = peers.filter(|(_, p)| any_selector_matches(&p.node_selectors, &node.labels));
+        let set = PeerSet {
+            node_name: self.node.clone(),
+            internal_ips: node.internal_ips.clone(),
+            peers: peers.map(|(name, peer)| (name.clone(), peer.clone())).collect(),
+        };
+        self.peers.send_if_modified(|now| {
+            let changed = **now != set;
+            if changed {
+                *now = Arc::new(set);
+            }
+            changed
+        });
+    }
+
+    /// Hands the desired set, as far as the pacer lets it, to every announcer.
+    async fn hand_over(&self, state: &mut State) -> Option<std::time::Instant> {
+        state.seen.as_ref()?;
+        let desired = state.builder.desired();
+        let paced = state.pacer.pace(&desired, Instant::now().into_std());
+        if paced.now.generation != state.handed_over {
+            state.handed_over = paced.now.generation;
+            let now = Arc::new(paced.now);
+            for announcer in &self.announcers {
+                if let Err(error) = announcer.apply(now.clone()).await {
+                    tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
+                }
+            }
+        }
+        self.decisions.send_if_modified(|published| {
+            let changed =
+                published.desired.generation != desired.generation || !published.by_service.ptr_eq(&state.by_service);
+            if changed {
+                *published = Decisions { by_service: state.by_service.clone(), desired };
+            }
+            changed
+        });
+        paced.again_at
+    }
+}
+
+/// Services whose decision may differ between two views of the same configuration and node.
+fn touched(old: &ClusterView, new: &ClusterView) -> Vec<ServiceKey> {
+    let key = |item: DiffItem<'_, '_, ServiceKey, _>| match item {
+        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => key.clone(),
+    };
+    let mut keys: Vec<ServiceKey> = old.services.diff(&new.services).map(key).collect();
+    let key = |item: DiffItem<'_, '_, ServiceKey, Endpoints>| match item {
+        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => key.clone(),
+    };
+    keys.extend(old.endpoints.diff(&new.endpoints).map(key));
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+impl State {
+    fn look_at(&mut self, key: &ServiceKey, view: &ClusterView, context: &Context) {
+        let service = view.services.get(key).filter(|s| s.is_ours(context.class.as_deref()));
+        let Some(service) = service else {
+            self.builder.set(key, None);
+            if self.by_service.remove(key).is_some() {
+                tracing::info!(service = %key, reason = Reason::NotLoadBalancer.code(), "not announced");
+            }
+            return;
+        };
+        let endpoints = view.endpoints.get(key).copied().unwrap_or_default();
+        let decision = decide(service, endpoints, context);
+        let before = self.by_service.get(key);
+        if before.is_some_and(|d| **d == decision) {
+            return;
+        }
+        for address in &decision.addresses {
+            let same =
+                before.is_some_and(|d| d.addresses.iter().any(|a| (a.ip, a.reason) == (address.ip, address.reason)));
+            if !same {
+                tracing::info!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
+            }
+        }
+        self.builder.set(key, Some(&decision));
+        self.by_service.insert(key.clone(), Arc::new(decision));
+    }
+}
+
+impl Actor for Decider {
+    const NAME: &'static str = "decider";
+
+    fn instance(&self) -> String {
+        self.node.to_string()
+    }
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
+        let mut state = State::default();
+        loop {
+            self.step(&mut state);
+            let again_at = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                again_at = self.hand_over(&mut state) => again_at,
+            };
+            let again = async {
+                match again_at {
+                    Some(at) => tokio::time::sleep_until(Instant::from_std(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
+                () = again => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the roles are composed of, and how they start and stop.
+pub mod controller;
+mod parts;
+pub mod speaker;

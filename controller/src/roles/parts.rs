@@ -1,0 +1,110 @@
+//! Pieces that controller and speaker share.
+use std::sync::Arc;
+
+use ferrocast_api as api;
+use ferrocast_core::{
+    actor::{Actor, ActorError, CancellationToken, RestartPolicy, Supervisor, chain},
+    config::Resources,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, Client, api::ListParams, core::DynamicObject};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::cluster::{
+    resources::{Kind, ResourceFeed, ResourcesDraft, SECRETS, SecretFeed},
+    watch::Watcher,
+};
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+pub(super) async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}
+
+/// Starts a watcher per kind of configuration object (and of Secrets, if asked), and returns what they feed.
+pub(super) fn watch_configuration(
+    supervisor: &mut Supervisor,
+    client: &Client,
+    namespace: &str,
+    epoch: &watch::Receiver<u64>,
+    secrets: bool,
+) -> watch::Receiver<ResourcesDraft> {
+    let resources = Resources { namespace: namespace.into(), ..Resources::default() };
+    let (draft, reader) = watch::channel(ResourcesDraft { resources, ..ResourcesDraft::default() });
+    let draft = Arc::new(draft);
+    for kind in Kind::ALL {
+        let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.api_resource());
+        let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let feed = ResourceFeed { kind, draft: draft.clone() };
+        let watcher = Watcher::new(kind.name(), objects, feed, epoch.clone());
+        let watcher = watcher.crd(crds, format!("{}.{}", kind.plural(), api::GROUP));
+        supervisor.spawn(watcher, RestartPolicy::VITAL);
+    }
+    if secrets {
+        let feed = SecretFeed { draft: draft.clone() };
+        let watcher = Watcher::new("Secret", Api::namespaced(client.clone(), namespace), feed, epoch.clone());
+        supervisor.spawn(watcher.fields("type=kubernetes.io/basic-auth"), RestartPolicy::VITAL);
+    } else {
+        draft.send_modify(|draft| draft.epochs[SECRETS] = u64::MAX);
+    }
+    reader
+}
+
+/// Looks once for configuration in other namespaces if there is none in ours, and warns.
+pub(super) struct Elsewhere {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    pub(super) draft: watch::Receiver<ResourcesDraft>,
+}
+
+impl Elsewhere {
+    async fn look(&self, kind: Kind) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.api_resource());
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(list) => {
+                if let Some(found) = list.items.first() {
+                    tracing::warn!(
+                        kind = kind.name(),
+                        namespace = self.namespace,
+                        elsewhere = found.metadata.namespace,
+                        "no object of this kind here, but some in another namespace: is --namespace right?"
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(kind = kind.name(), error = %chain(&error), "cannot look elsewhere"),
+        }
+    }
+}
+
+impl Actor for Elsewhere {
+    const NAME: &'static str = "elsewhere";
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
+        let mut draft = self.draft.clone();
+        let resources = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            whole = draft.wait_for(|d| d.epoch() > 0) => {
+                whole.map_err(|_| ActorError::Upstream("configuration objects"))?.resources.clone()
+            }
+        };
+        for kind in [Kind::Pool, Kind::Peer, Kind::BgpAdvertisement] {
+            if resources.objects.keys().all(|k| k.kind != kind.name()) {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.look(kind) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! Stands in for the API server: manifests from a directory, statuses in memory, a view for the controller and one per speaker.
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use ferrocast_core::{
+    actor::{Actor, ActorError, CancellationToken},
+    config::{Builder, Config, Password, Peer, PeerAs, PeerEndpoint, Problem, Resources},
+    model::{AnnotationText, Endpoints, EndpointsIndex, Labels, Node, Service, ServiceKey},
+    view::{Source, ViewWriter},
+};
+use imbl::OrdMap;
+use tokio::sync::watch;
+
+use super::manifests::{self, Manifests};
+use crate::{allocator::Plan, cli::EndpointsFrom, cluster::feeds::slice_digest};
+
+/// How often the directory is read; it is compared as a whole, so that any editor's way of writing a file works.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
+/// Name of the implicit peer. No object can have it: it is no valid name in Kubernetes.
+pub(super) const ROUTER_PEER: &str = "(sandbox router)";
+/// AS of the sandbox's speakers towards the built-in router and `--peer` routers (RFC 6996 private range).
+pub(super) const SPEAKER_AS: u32 = 64512;
+/// AS of the built-in router.
+pub(super) const ROUTER_AS: u32 = 64999;
+/// Hold time towards the built-in router.
+const HOLD_TIME: Duration = Duration::from_secs(90);
+
+/// What readers should know beside the views.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Told {
+    /// Grows with every reading of a changed directory.
+    pub(super) readings: u64,
+    /// Services whose endpoints are assumed.
+    pub(super) assumed: Vec<ServiceKey>,
+    /// What is wrong with the configuration.
+    pub(super) problems: Vec<Problem>,
+    /// Documents that could not be read.
+    pub(super) unreadable: Vec<String>,
+}
+
+/// A router given with `--peer`.
+#[derive(Clone, Debug)]
+pub(super) struct ExtraPeer {
+    /// Address and port.
+    pub(super) addr: SocketAddr,
+    /// Its AS.
+    pub(super) asn: u32,
+}
+
+impl std::str::FromStr for ExtraPeer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("{text:?} is not of the form ADDR[:PORT],AS, e.g. 192.0.2.1:179,64513");
+        let (addr, asn) = text.split_once(',').ok_or_else(form)?;
+        let addr =
+            addr.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 179)).or_else(|_| addr.parse()).map_err(|_| form())?;
+        let asn = asn.parse().ok().filter(|asn| *asn != 0).ok_or_else(form)?;
+        Ok(Self { addr, asn })
+    }
+}
+
+/// The address speaker `i` (from 0) dials the built-in router from.
+#[must_use]
+pub(super) fn speaker_address(i: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 11_u8.saturating_add(u8::try_from(i).unwrap_or(u8::MAX)))
+}
+
+/// Names of the nodes and where their views are.
+pub(super) struct NodeViews {
+    /// The node's name.
+    pub(super) name: Arc<str>,
+    /// Its speaker's view.
+    pub(super) view: ViewWriter,
+}
+
+/// Feeds the views.
+pub(super) struct Cluster {
+    pub(super) dir: PathBuf,
+    pub(super) endpoints: EndpointsFrom,
+    pub(super) router: SocketAddr,
+    pub(super) extra: Vec<ExtraPeer>,
+    pub(super) controller: ViewWriter,
+    pub(super) speakers: Vec<NodeViews>,
+    pub(super) plan: watch::Receiver<Plan>,
+    pub(super) told: watch::Sender<Told>,
+    pub(super) memory: Memory,
+}
+
+/// What survives a restart of the actor: statuses, and when each Service was first seen.
+#[derive(Default)]
+pub(super) struct Memory {
+    statuses: BTreeMap<ServiceKey, (Vec<IpAddr>, Option<Arc<str>>)>,
+    first_seen: BTreeMap<ServiceKey, i64>,
+    builder: Builder,
+    manifests: Manifests,
+    readings: u64,
+}
+
+impl Cluster {
+    /// Everything from the manifests and the statuses in memory into the views.
+    fn publish(&mut self) {
+        let config = self.build_config();
+        let services = self.services();
+        let namespaces = namespaces(&self.memory.manifests, &services);
+        let nodes: OrdMap<Arc<str>, Arc<Node>> =
+            (0..self.speakers.len()).map(|i| self.node(i)).map(|n| (n.name.clone(), Arc::new(n))).collect();
+        let (controller_services, controller_nodes, controller_config) =
+            (services.clone(), nodes.clone(), config.clone());
+        self.controller.edit(move |view| {
+            view.services = controller_services;
+            view.namespaces = namespaces;
+            view.nodes = controller_nodes;
+            view.config = Arc::new(controller_config);
+            true
+        });
+        for source in [Source::Services, Source::Namespaces, Source::Nodes, Source::Config] {
+            self.controller.listed(source, 1);
+        }
+        let mut assumed = Vec::new();
+        for (i, speaker) in self.speakers.iter().enumerate() {
+            let (endpoints, assumed_here) = self.endpoints(&services, &speaker.name);
+            assumed = assumed_here;
+            let config = self.config_of(i, &config);
+            let (services, nodes) = (services.clone(), nodes.clone());
+            speaker.view.edit(move |view| {
+                view.services = services;
+                view.nodes = nodes;
+                view.endpoints = endpoints;
+                if *view.config != config {
+                    view.config = Arc::new(config);
+                }
+                true
+            });
+            for source in [Source::Services, Source::Endpoints, Source::Nodes, Source::Config] {
+                speaker.view.listed(source, 1);
+            }
+        }
+        let unreadable = self.memory.manifests.unreadable.clone();
+        let told = Told { readings: self.memory.readings, assumed, problems: config.problems, unreadable };
+        self.told.send_if_modified(|now| std::mem::replace(now, told.clone()) != told);
+    }
+
+    fn build_config(&mut self) -> Config {
+        let manifests = &self.memory.manifests;
+        let passwords =
+            manifests.secrets.iter().map(|(name, p)| (Arc::from(name.as_str()), Ok(Password(p.as_str().into()))));
+        let objects = manifests.resources.iter().enumerate().map(|(i, resource)| {
+            let mut resource = resource.clone();
+            // Without timestamps the order of the documents says which is older.
+            if resource.meta.created_s == 0 {
+                resource.meta.created_s = i64::try_from(i).unwrap_or(i64::MAX);
+            }
+            (resource.meta.key.clone(), Arc::new(resource))
+        });
+        let resources = Resources {
+            namespace: "metallb-system".into(),
+            objects: objects.collect(),
+            passwords: passwords.collect(),
+        };
+        self.memory.builder.build(&resources)
+    }
+
+    /// The configuration of one speaker: with the implicit peer, which every advertisement matches.
+    fn config_of(&self, i: usize, config: &Config) -> Config {
+        let mut config = config.clone();
+        let mut implicit = vec![peer(ROUTER_PEER, self.router, ROUTER_AS, Some(speaker_address(i).into()))];
+        implicit.extend(self.extra.iter().map(|e| peer(&format!("(--peer {})", e.addr), e.addr, e.asn, None)));
+        for advertisement in config.advertisements.values_mut() {
+            if !advertisement.peers.is_empty() {
+                let advertisement = Arc::make_mut(advertisement);
+                advertisement.peers.extend(implicit.iter().map(|p| p.name.clone()));
+            }
+        }
+        config.peers.extend(implicit.into_iter().map(|p| (p.name.clone(), Arc::new(p))));
+        config
+    }
+
+    /// The manifests' Services with the statuses in memory. A status in a manifest counts as held when first seen.
+    fn services(&mut self) -> OrdMap<ServiceKey, Arc<Service>> {
+        let memory = &mut self.memory;
+        let present: BTreeMap<&ServiceKey, &Service> = memory.manifests.services.iter().map(|s| (&s.key, s)).collect();
+        memory.statuses.retain(|key, _| present.contains_key(key));
+        memory.first_seen.retain(|key, _| present.contains_key(key));
+        let mut services = OrdMap::new();
+        for service in &memory.manifests.services {
+            let mut service = service.clone();
+            let next = i64::try_from(memory.first_seen.len()).unwrap_or(i64::MAX);
+            let first_seen = *memory.first_seen.entry(service.key.clone()).or_insert(next);
+            if service.created_s == 0 {
+                service.created_s = first_seen;
+            }
+            if !service.is_load_balancer {
+                // As the API server does when the type changes.
+                memory.statuses.remove(&service.key);
+                service.ingress.clear();
+            } else if let Some((ips, pool)) = memory.statuses.get(&service.key) {
+                service.ingress.clone_from(ips);
+                service.ingress_foreign = false;
+                service.annotations.allocated_from_pool =
+                    pool.as_ref().map(|p| AnnotationText { value: (**p).into(), deprecated: false });
+            }
+            services.insert(service.key.clone(), Arc::new(service));
+        }
+        services
+    }
+
+    /// The node of speaker `i`: the manifests' Node if there is one, completed by made-up addresses.
+    fn node(&self, i: usize) -> Node {
+        let name = &self.speakers[i].name;
+        let known = self.memory.manifests.nodes.iter().find(|n| n.name == *name);
+        let mut node = known.cloned().unwrap_or_else(|| Node {
+            name: name.clone(),
+            labels: [("kubernetes.io/hostname", &**name)].into_iter().collect(),
+            ..Node::default()
+        });
+        if node.internal_ips.iter().all(IpAddr::is_ipv6) {
+            node.internal_ips.push(speaker_address(i).into());
+        }
+        if node.internal_ips.iter().all(IpAddr::is_ipv4) {
+            let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 11 + u16::try_from(i).unwrap_or(0));
+            node.internal_ips.push(v6.into());
+        }
+        node
+    }
+
+    /// Endpoint counts as `node` sees them, and the Services for which they are assumed.
+    fn endpoints(
+        &self,
+        services: &OrdMap<ServiceKey, Arc<Service>>,
+        node: &str,
+    ) -> (OrdMap<ServiceKey, Endpoints>, Vec<ServiceKey>) {
+        let slices = &self.memory.manifests.slices;
+        let mut index = EndpointsIndex::default();
+        let digests = slices.iter().filter_map(|(key, slice)| Some((key.clone(), slice_digest(slice, node)?)));
+        let mut endpoints: OrdMap<_, _> = index.replace(digests).into_iter().collect();
+        let mut assumed = Vec::new();
+        if self.endpoints == EndpointsFrom::Files {
+            return (endpoints, assumed);
+        }
+        let with_slices: std::collections::BTreeSet<_> =
+            slices.values().filter_map(|s| slice_digest(s, node)).map(|d| d.service).collect();
+        let anywhere = u32::try_from(self.speakers.len()).unwrap_or(u32::MAX);
+        for (key, service) in services {
+            if service.is_load_balancer && !service.selector.is_empty() && !with_slices.contains(key) {
+                endpoints.insert(key.clone(), Endpoints { here: 1, anywhere });
+                assumed.push(key.clone());
+            }
+        }
+        (endpoints, assumed)
+    }
+
+    /// Writes the plan into the statuses in memory; true if that changed any.
+    fn take_plan(&mut self) -> bool {
+        let plan = self.plan.borrow_and_update().clone();
+        let mut changed = false;
+        for (key, entry) in &plan.entries {
+            let service = &entry.service;
+            let Some(outcome) = &entry.outcome else {
+                changed |= self.memory.statuses.remove(key).is_some();
+                continue;
+            };
+            let next = (outcome.ips.clone(), outcome.pool.clone());
+            let annotated = service.annotations.allocated_from_pool.as_ref().map(|a| Arc::from(&*a.value));
+            let now = self.memory.statuses.get(key).cloned().unwrap_or_else(|| (service.ingress.clone(), annotated));
+            if now != next {
+                self.memory.statuses.insert(key.clone(), next);
+                changed = true;
+            }
+        }
+        changed
+    }
+}
+
+/// Labels of the namespaces given, and of those that Services stand in.
+fn namespaces(manifests: &Manifests, services: &OrdMap<ServiceKey, Arc<Service>>) -> OrdMap<Arc<str>, Arc<Labels>> {
+    const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+    let mut all: OrdMap<Arc<str>, Arc<Labels>> = OrdMap::new();
+    for name in services.keys().map(ServiceKey::namespace) {
+        if !all.contains_key(name) {
+            all.insert(name.into(), Arc::new([(NAME_LABEL, name)].into_iter().collect()));
+        }
+    }
+    for (name, labels) in &manifests.namespaces {
+        let labels = labels.iter().chain([(NAME_LABEL, name.as_str())]).collect();
+        all.insert(name.as_str().into(), Arc::new(labels));
+    }
+    all
+}
+
+/// A peer that no object describes.
+fn peer(name: &str, addr: SocketAddr, asn: u32, source: Option<IpAddr>) -> Peer {
+    Peer {
+        name: name.into(),
+        my_asn: SPEAKER_AS,
+        local_asn: None,
+        peer_asn: PeerAs::Number(asn),
+        endpoint: PeerEndpoint::Address(addr.ip()),
+        source_address: source,
+        port: addr.port(),
+        hold_time: HOLD_TIME,
+        keepalive_time: HOLD_TIME / 3,
+        connect_time: None,
+        router_id: None,
+        node_selectors: Vec::new(),
+        password: None,
+        password_missing: None,
+        bfd_profile: None,
+        graceful_restart: false,
+        ebgp_multi_hop: false,
+        vrf: None,
+        dual_stack: true,
+    }
+}
+
+impl Actor for Cluster {
+    const NAME: &'static str = "sandbox-cluster";
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
+        let mut files = BTreeMap::new();
+        let mut look = tokio::time::interval(LOOK_PERIOD);
+        let mut unreadable = false;
+        self.plan.mark_changed();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = look.tick() => {
+                    let dir = self.dir.clone();
+                    match manifests::files(&dir) {
+                        Ok(now) if now != files || self.memory.readings == 0 => {
+                            files = now;
+                            self.memory.manifests = manifests::read(&files);
+                            self.memory.readings += 1;
+                            self.publish();
+                            unreadable = false;
+                        }
+                        Ok(_) => {}
+                        Err(error) if !unreadable => {
+                            tracing::error!(dir = %dir.display(), %error, "cannot read the directory: keeping what is known");
+                            unreadable = true;
+                        }
+                        Err(_) => {}
+                    }
+                }
+                changed = self.plan.changed() => {
+                    changed.map_err(|_| ActorError::Upstream("plan"))?;
+                    if self.take_plan() {
+                        self.publish();
+                    }
+                }
+            }
+        }
+    }
+}

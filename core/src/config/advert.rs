@@ -1,0 +1,184 @@
+//! BGPAdvertisement and L2Advertisement.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    BgpAdvertisement, BgpAdvertisementSpec, Config, IpRange, L2AdvertisementSpec, Meta, Pool,
+    check::{Report, integer, names, selectors},
+    community::{self, Aliases},
+};
+use crate::model::{IpFamily, LabelSelector};
+
+/// A host route of IPv4.
+const LENGTH_V4_MAX: u8 = 32;
+/// A host route of IPv6.
+const LENGTH_V6_MAX: u8 = 128;
+
+/// Checks everything about an advertisement but its relation to pools and other advertisements.
+pub(super) fn check(
+    meta: &Meta,
+    spec: &BgpAdvertisementSpec,
+    aliases: &Aliases,
+    report: &mut Report,
+) -> Option<Arc<BgpAdvertisement>> {
+    let v4_at = "spec.aggregationLength";
+    let v6_at = "spec.aggregationLengthV6";
+    let v4 = integer(report, v4_at, spec.aggregation_length, (1, LENGTH_V4_MAX.into()), "aggregation length");
+    let v6 = integer(report, v6_at, spec.aggregation_length_v6, (0, LENGTH_V6_MAX.into()), "aggregation length");
+    let local_pref: Option<u32> =
+        integer(report, "spec.localPref", spec.local_pref, (0, u32::MAX.into()), "local preference");
+    let mut communities = BTreeSet::new();
+    let texts = names(report, "spec.communities", "community", &spec.communities);
+    for (i, text) in spec.communities.iter().enumerate().filter(|(_, text)| texts.contains(text.as_str())) {
+        match community::resolve(text, aliases) {
+            Ok(value) => drop(communities.insert(value)),
+            Err(message) => report.error(format!("spec.communities[{i}]"), text, message),
+        }
+    }
+    let advertisement = BgpAdvertisement {
+        name: meta.key.name.clone(),
+        aggregation_length_v4: v4.unwrap_or(LENGTH_V4_MAX),
+        aggregation_length_v6: v6.unwrap_or(LENGTH_V6_MAX),
+        local_pref: local_pref.filter(|p| *p != 0),
+        communities,
+        pools: names(report, "spec.ipAddressPools", "pool", &spec.ip_address_pools),
+        pool_selectors: selectors(report, "spec.ipAddressPoolSelectors", &spec.ip_address_pool_selectors),
+        node_selectors: selectors(report, "spec.nodeSelectors", &spec.node_selectors),
+        peers: names(report, "spec.peers", "peer", &spec.peers),
+        service_selectors: selectors(report, "spec.serviceSelectors", &spec.service_selectors),
+    };
+    if !spec.service_selectors.is_empty() {
+        for (at, length, host) in [
+            (v4_at, advertisement.aggregation_length_v4, LENGTH_V4_MAX),
+            (v6_at, advertisement.aggregation_length_v6, LENGTH_V6_MAX),
+        ] {
+            if length != host {
+                let message = format!("cannot be used together with serviceSelectors: leave it out or write {host}");
+                report.error(at, length, message);
+            }
+        }
+    }
+    (!report.has_error()).then(|| Arc::new(advertisement))
+}
+
+/// Does it announce no more than each entry of the pools it selects has room for?
+pub(super) fn check_aggregation(advertisement: &BgpAdvertisement, config: &Config, report: &mut Report) {
+    for pool in config.pools.values().filter(|p| advertisement.selects_pool(&p.name, &p.labels)) {
+        for range in &pool.written {
+            let family = IpFamily::of(range.first);
+            let length = advertisement.aggregation_length(family);
+            let shortest = shortest_prefix(*range);
+            if length < shortest {
+                let field = match family {
+                    IpFamily::V4 => "spec.aggregationLength",
+                    IpFamily::V6 => "spec.aggregationLengthV6",
+                };
+                let message = format!(
+                    "invalid aggregation length {length}: prefix {shortest} in pool {:?} is more specific than the aggregation length for addresses {range}, so that more than the pool would be announced: write {shortest} or more",
+                    pool.name
+                );
+                report.error(field, length, message);
+            }
+        }
+    }
+}
+
+/// The length of the largest block that fits into the range, i.e. the shortest prefix in its exact cover.
+pub(super) fn shortest_prefix(range: IpRange) -> u8 {
+    let (first, last, bits) = match (range.first, range.last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (u32::from(first).into(), u32::from(last).into(), LENGTH_V4_MAX),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (u128::from(first), u128::from(last), LENGTH_V6_MAX),
+        _ => return LENGTH_V6_MAX,
+    };
+    (0..bits)
+        .find(|length| {
+            let host_bits = bits - length;
+            let size_less_one = if host_bits == 128 { u128::MAX } else { (1u128 << host_bits) - 1 };
+            // The first block of this size that does not start below `first`.
+            first
+                .checked_add(size_less_one)
+                .map(|n| n & !size_less_one)
+                .and_then(|start| start.checked_add(size_less_one))
+                .is_some_and(|end| end <= last)
+        })
+        .unwrap_or(bits)
+}
+
+/// Reports a contradiction between a younger advertisement and those already admitted.
+pub(super) fn check_conflicts(
+    advertisement: &BgpAdvertisement,
+    admitted: &BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    config: &Config,
+    report: &mut Report,
+) {
+    for other in admitted.values() {
+        if *advertisement == (BgpAdvertisement { name: advertisement.name.clone(), ..(**other).clone() }) {
+            let message = format!(
+                "advertisements {:?} and {:?} are equal: the older stays, remove this one",
+                advertisement.name, other.name
+            );
+            report.error("spec", "", message);
+        } else if advertisement.local_pref != other.local_pref
+            && advertisement.service_selectors.is_empty()
+            && other.service_selectors.is_empty()
+            && advertisement.shares_peer_with(other)
+            && nodes_overlap(&advertisement.node_selectors, &other.node_selectors)
+            && let Some(pool) = config.pools.values().find(|p| announce_the_same(advertisement, other, p))
+        {
+            let (mine, theirs) = (advertisement.local_pref.unwrap_or(0), other.local_pref.unwrap_or(0));
+            let message = format!(
+                "invalid local preference {mine}: local preference {theirs} was already set by the older BGPAdvertisement {:?} for the same pool {:?}, aggregation length, peers and nodes: use the same value, or other peers, nodes or lengths",
+                other.name, pool.name
+            );
+            report.error("spec.localPref", mine, message);
+        }
+    }
+}
+
+/// Do both select the pool and turn an address of it into the same prefix?
+fn announce_the_same(a: &BgpAdvertisement, b: &BgpAdvertisement, pool: &Pool) -> bool {
+    a.selects_pool(&pool.name, &pool.labels)
+        && b.selects_pool(&pool.name, &pool.labels)
+        && pool.ranges.iter().any(|r| {
+            let family = IpFamily::of(r.first);
+            a.aggregation_length(family) == b.aggregation_length(family)
+        })
+}
+
+/// Is there certainly a node that both could select?
+fn nodes_overlap(a: &[LabelSelector], b: &[LabelSelector]) -> bool {
+    a.is_empty() || b.is_empty() || a.iter().any(|s| b.contains(s))
+}
+
+/// Names that name nothing: legal, since it may come later, but surely worth a word.
+pub(super) fn warn_unknown<'a>(
+    field: &str,
+    what: &str,
+    written: impl IntoIterator<Item = &'a str>,
+    exists: impl Fn(&str) -> bool,
+    report: &mut Report,
+) {
+    for (i, name) in written.into_iter().enumerate() {
+        if !name.is_empty() && !exists(name) {
+            report.warning(format!("{field}[{i}]"), name, format!("there is no {what} {name:?}"));
+        }
+    }
+}
+
+/// Checks everything about an L2Advertisement. Nothing comes of it until there is a layer 2 announcer.
+pub(super) fn check_layer2(spec: &L2AdvertisementSpec, report: &mut Report) {
+    names(report, "spec.ipAddressPools", "pool", &spec.ip_address_pools);
+    selectors(report, "spec.ipAddressPoolSelectors", &spec.ip_address_pool_selectors);
+    selectors(report, "spec.nodeSelectors", &spec.node_selectors);
+    selectors(report, "spec.serviceSelectors", &spec.service_selectors);
+    names(report, "spec.interfaces", "interface", &spec.interfaces);
+    report.warning("", "", "layer 2 is not announced yet: this object has no effect");
+}
+
+/// Is there a pool object of this name, valid or not?
+pub(super) fn pool_exists(config: &Config, name: &str) -> bool {
+    config.pools.contains_key(name) || config.pools_unknown.contains_key(name)
+}

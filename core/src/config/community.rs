@@ -1,0 +1,100 @@
+//! Communities: values, aliases and the names that RFCs gave.
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{CommunitySpec, check::Report};
+use crate::announce::Community;
+
+/// Aliases over all Community objects: value and the object's name.
+pub(super) type Aliases = BTreeMap<String, (Community, Arc<str>)>;
+
+/// Names that need no Community object; an alias of the same name comes before them.
+///
+/// Source: <https://www.iana.org/assignments/bgp-well-known-communities>
+const WELL_KNOWN: [(&str, Community); 5] = [
+    ("graceful-shutdown", Community::Standard(65535, 0)),
+    ("blackhole", Community::Standard(65535, 666)),
+    ("no-export", Community::Standard(65535, 65281)),
+    ("no-advertise", Community::Standard(65535, 65282)),
+    ("no-export-subconfed", Community::Standard(65535, 65283)),
+];
+
+/// Reads `a:b` or `large:a:b:c`.
+pub(super) fn parse(text: &str) -> Result<Community, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let half = |part: &str| {
+        decimal(part)
+            .and_then(|n| u16::try_from(n).ok())
+            .ok_or_else(|| format!("{part:?} is not a number from 0 to 65535"))
+    };
+    let word = |part: &str| decimal(part).ok_or_else(|| format!("{part:?} is not a number from 0 to 4294967295"));
+    match parts.as_slice() {
+        [a, b] => Ok(Community::Standard(half(a)?, half(b)?)),
+        ["large", a, b, c] => Ok(Community::Large(word(a)?, word(b)?, word(c)?)),
+        _ => Err("write a:b or large:a:b:c".to_owned()),
+    }
+}
+
+/// A decimal number without sign.
+fn decimal(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Checks everything about a Community object that concerns no other object.
+pub(super) fn check(spec: &CommunitySpec, report: &mut Report) -> Option<Arc<[(String, Community)]>> {
+    let mut read: Vec<(String, Community)> = Vec::with_capacity(spec.communities.len());
+    for (i, (name, value)) in spec.communities.iter().enumerate() {
+        let at = format!("spec.communities[{i}]");
+        if name.is_empty() {
+            report.error(format!("{at}.name"), "", "a community alias must have a name");
+        } else if read.iter().any(|(other, _)| other == name) {
+            report.error(
+                format!("{at}.name"),
+                name,
+                format!("duplicate definition of community {name:?}: the object has it already"),
+            );
+        }
+        match parse(value) {
+            Ok(community) => read.push((name.clone(), community)),
+            Err(why) => report.error(format!("{at}.value"), value, format!("invalid community value {value:?}: {why}")),
+        }
+    }
+    (!report.has_error()).then(|| read.into())
+}
+
+/// Adds an object's aliases, unless an older object has one of them, which is reported.
+pub(super) fn admit(
+    aliases: &mut Aliases,
+    object: &Arc<str>,
+    own: &[(String, Community)],
+    report: &mut Report,
+) -> bool {
+    let mut free = true;
+    for (i, (name, _)) in own.iter().enumerate() {
+        if let Some((_, other)) = aliases.get(name) {
+            let message =
+                format!("duplicate definition of community {name:?}: the older Community {other:?} defines it");
+            report.error(format!("spec.communities[{i}].name"), name, message);
+            free = false;
+        }
+    }
+    if free {
+        aliases.extend(own.iter().map(|(name, value)| (name.clone(), (*value, object.clone()))));
+    }
+    free
+}
+
+/// What a text in `communities` of an advertisement stands for.
+pub(super) fn resolve(text: &str, aliases: &Aliases) -> Result<Community, String> {
+    if let Some((value, _)) = aliases.get(text) {
+        return Ok(*value);
+    }
+    if let Some((_, value)) = WELL_KNOWN.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    if text.contains(':') {
+        return parse(text).map_err(|why| format!("invalid community value {text:?}: {why}"));
+    }
+    Err(format!(
+        "unknown community {text:?}: no Community object defines this alias; write a:b, large:a:b:c, an alias, or a well-known name such as no-export"
+    ))
+}

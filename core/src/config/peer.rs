@@ -1,0 +1,325 @@
+//! BGPPeer: every rule of one peer.
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    BgpPeerSpec, Meta, Password, Peer, PeerAs, PeerEndpoint, Resources,
+    check::{Report, integer, selectors},
+    duration,
+};
+
+/// TCP-MD5 keys are limited to this many octets by Linux (`TCP_MD5SIG_MAXKEYLEN`).
+const PASSWORD_OCTETS_MAX: usize = 80;
+/// The well-known BGP port.
+const PORT_DEFAULT: u16 = 179;
+/// MetalLB's CRD allows no higher port.
+const PORT_MAX: i64 = 16_384;
+/// RFC 4271 §10 suggests 90 s.
+const HOLD_TIME_DEFAULT: Duration = Duration::from_secs(90);
+/// RFC 4271 §4.2: zero or at least three seconds.
+const HOLD_TIME_MIN: Duration = Duration::from_secs(3);
+/// The OPEN message has 16 bits for it.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(65_535);
+/// RFC 4271 §4.4: KEEPALIVEs at most once per second.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
+/// A keepalive every third of the hold time (RFC 4271 §4.4).
+const KEEPALIVES_PER_HOLD_TIME: u32 = 3;
+/// Longest `connectTime`, as in MetalLB's CRD.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(65_535);
+
+/// A valid peer, before its Secret is looked up.
+#[derive(Clone, Debug)]
+pub(super) struct PeerDraft {
+    pub(super) peer: Peer,
+    /// Name of the Secret with its password.
+    secret: Option<Arc<str>>,
+}
+
+/// Checks everything about a peer that concerns no other object.
+pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> Option<PeerDraft> {
+    let my_asn = match spec.my_asn {
+        None | Some(0) => {
+            report.error("spec.myASN", "", "missing local ASN: write your own AS number, from 1 to 4294967295");
+            None
+        }
+        asn => integer(report, "spec.myASN", asn, ASN_RANGE, "AS number"),
+    };
+    let local_asn = integer(report, "spec.localASN", spec.local_asn, ASN_RANGE, "AS number");
+    let peer_asn = peer_as(spec, report);
+    let endpoint = endpoint(spec, report);
+    let source_address = source_address(spec, endpoint.as_ref(), report);
+    let port = integer(report, "spec.peerPort", spec.peer_port, (1, PORT_MAX), "port").unwrap_or(PORT_DEFAULT);
+    let (hold_time, keepalive_time) = timers(spec, report);
+    let connect_time = connect_time(spec, report);
+    let router_id = written(spec.router_id.as_ref()).and_then(|text| {
+        let id = text.parse::<Ipv4Addr>().ok().filter(|id| !id.is_unspecified());
+        if id.is_none() {
+            report.error(
+                "spec.routerID",
+                text,
+                format!("invalid router ID {text:?}: write it like an IPv4 address, not 0.0.0.0"),
+            );
+        }
+        id
+    });
+    let node_selectors = selectors(report, "spec.nodeSelectors", &spec.node_selectors);
+    let multi_hop = spec.ebgp_multi_hop.unwrap_or(false);
+    if multi_hop && (peer_asn == Some(PeerAs::Internal) || (my_asn.is_some() && peer_asn == my_asn.map(PeerAs::Number)))
+    {
+        report.error(
+            "spec.ebgpMultiHop",
+            true,
+            "invalid ebgp-multihop parameter set for an ibgp peer: leave it out, iBGP has no hop limit",
+        );
+    }
+    let (password, secret) = password(spec, namespace, report);
+    warn_about_what_does_nothing(spec, report);
+    let (Some(my_asn), Some(peer_asn), Some(endpoint), false) = (my_asn, peer_asn, endpoint, report.has_error()) else {
+        return None;
+    };
+    let peer = Peer {
+        name: meta.key.name.clone(),
+        my_asn,
+        local_asn,
+        peer_asn,
+        endpoint,
+        source_address,
+        port,
+        hold_time,
+        keepalive_time,
+        connect_time,
+        router_id,
+        node_selectors,
+        password,
+        password_missing: None,
+        bfd_profile: written(spec.bfd_profile.as_ref()).map(Into::into),
+        graceful_restart: spec.enable_graceful_restart.unwrap_or(false),
+        ebgp_multi_hop: multi_hop,
+        vrf: written(spec.vrf.as_ref()).map(Into::into),
+        dual_stack: spec.dual_stack_address_family.unwrap_or(false),
+    };
+    Some(PeerDraft { peer, secret })
+}
+
+const ASN_RANGE: (i64, i64) = (1, u32::MAX as i64);
+
+/// An optional text; empty counts as absent, as it does in Go.
+fn written(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn peer_as(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerAs> {
+    let dynamic = written(spec.dynamic_asn.as_ref());
+    match (spec.peer_asn.filter(|asn| *asn != 0), dynamic) {
+        (None, None) => {
+            let message =
+                "missing peer ASN and dynamicASN: write the peer's AS number (1 to 4294967295), or dynamicASN";
+            report.error("spec.peerASN", "", message);
+            None
+        }
+        (Some(asn), Some(_)) => {
+            report.error("spec.peerASN", asn, "both peer ASN and dynamicASN specified: leave one of them out");
+            None
+        }
+        (asn @ Some(_), None) => integer(report, "spec.peerASN", asn, ASN_RANGE, "AS number").map(PeerAs::Number),
+        (None, Some("internal")) => Some(PeerAs::Internal),
+        (None, Some("external")) => Some(PeerAs::External),
+        (None, Some(other)) => {
+            report.error("spec.dynamicASN", other, format!("invalid dynamicASN {other}: write internal or external"));
+            None
+        }
+    }
+}
+
+fn endpoint(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerEndpoint> {
+    match (written(spec.peer_address.as_ref()), written(spec.interface.as_ref())) {
+        (None, None) => {
+            let message = "peer has no Address or Interface specified: write the router's IP address";
+            report.error("spec.peerAddress", "", message);
+            None
+        }
+        (Some(address), Some(_)) => {
+            let message = "peer has both Address and Interface specified: leave one of them out";
+            report.error("spec.peerAddress", address, message);
+            None
+        }
+        (Some(text), None) => match host_address(text) {
+            Ok(address) => Some(PeerEndpoint::Address(address)),
+            Err(why) => {
+                report.error("spec.peerAddress", text, format!("invalid BGPPeer address {text:?}: {why}"));
+                None
+            }
+        },
+        (None, Some(interface)) => Some(PeerEndpoint::Interface(interface.into())),
+    }
+}
+
+/// An address that a host can have.
+fn host_address(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr =
+        text.parse().map_err(|_| "write an IPv4 or IPv6 address, without prefix length or zone".to_owned())?;
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(format!("an IPv4-mapped IPv6 address; write {v4}"));
+    }
+    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err("no host can have it".to_owned());
+    }
+    Ok(ip)
+}
+
+fn source_address(spec: &BgpPeerSpec, endpoint: Option<&PeerEndpoint>, report: &mut Report) -> Option<IpAddr> {
+    let field = "spec.sourceAddress";
+    let text = written(spec.source_address.as_ref())?;
+    let source = match host_address(text) {
+        Ok(source) => source,
+        Err(why) => {
+            report.error(field, text, format!("invalid source IP {text:?}: {why}"));
+            return None;
+        }
+    };
+    if let Some(PeerEndpoint::Address(peer)) = endpoint
+        && peer.is_ipv4() != source.is_ipv4()
+    {
+        report.error(
+            field,
+            text,
+            format!("invalid source IP {text:?}: its family differs from that of the peer, {peer}"),
+        );
+    }
+    Some(source)
+}
+
+/// Reads a duration; `None` if absent or wrong (then reported).
+fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
+    let text = written(text)?;
+    duration::parse(text).map_err(|why| report.error(field, text, format!("{text:?} {why}"))).ok()
+}
+
+/// Hold time and keepalive time, whole seconds, with their defaults.
+fn timers(spec: &BgpPeerSpec, report: &mut Report) -> (Duration, Duration) {
+    let (hold_at, keepalive_at) = ("spec.holdTime", "spec.keepaliveTime");
+    let hold = read_duration(hold_at, spec.hold_time.as_ref(), report);
+    let keepalive = read_duration(keepalive_at, spec.keepalive_time.as_ref(), report);
+    let hold_text = spec.hold_time.as_deref().unwrap_or_default();
+    let keepalive_text = spec.keepalive_time.as_deref().unwrap_or_default();
+    let (hold, keepalive) = match (hold.map(whole_seconds), keepalive.map(whole_seconds)) {
+        (None, None) => (HOLD_TIME_DEFAULT, HOLD_TIME_DEFAULT / KEEPALIVES_PER_HOLD_TIME),
+        (Some(hold), None) => (hold, hold / KEEPALIVES_PER_HOLD_TIME),
+        (None, Some(keepalive)) => (keepalive.saturating_mul(KEEPALIVES_PER_HOLD_TIME), keepalive),
+        (Some(hold), Some(keepalive)) => (hold, keepalive),
+    };
+    let asked = spec.hold_time.is_some() || spec.keepalive_time.is_some();
+    let (at, text) = if spec.hold_time.is_some() { (hold_at, hold_text) } else { (keepalive_at, keepalive_text) };
+    if asked && ((!hold.is_zero() && hold < HOLD_TIME_MIN) || hold > HOLD_TIME_MAX) {
+        let message = format!("invalid hold time {}s: must be 0 or from 3s to 65535s", hold.as_secs());
+        report.error(at, text, message);
+    } else if keepalive > hold {
+        let message =
+            format!("invalid keepaliveTime {keepalive_text:?}: must not be above the hold time {}s", hold.as_secs());
+        report.error(keepalive_at, keepalive_text, message);
+    } else if !hold.is_zero() && keepalive < KEEPALIVE_TIME_MIN {
+        let message = format!(
+            "no keepalives would let the session end after {}s: must be at least 1s, or the hold time 0",
+            hold.as_secs()
+        );
+        report.error(keepalive_at, keepalive_text, message);
+    }
+    (hold, keepalive)
+}
+
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}
+
+fn connect_time(spec: &BgpPeerSpec, report: &mut Report) -> Option<Duration> {
+    let field = "spec.connectTime";
+    let time = read_duration(field, spec.connect_time.as_ref(), report)?;
+    if time.subsec_nanos() != 0 || time.is_zero() || time > CONNECT_TIME_MAX {
+        let text = spec.connect_time.as_deref().unwrap_or_default();
+        report.error(field, text, format!("invalid connect time {text:?}: must be whole seconds from 1s to 65535s"));
+    }
+    Some(time)
+}
+
+/// The password written in the peer, or the Secret to look it up in.
+fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option<Password>, Option<Arc<str>>) {
+    let secret = spec.password_secret.as_ref().filter(|s| !s.name.is_empty() || !s.namespace.is_empty());
+    let password = written(spec.password.as_ref());
+    if let Some(password) = password
+        && password.len() > PASSWORD_OCTETS_MAX
+    {
+        report.error("spec.password", "", too_long(password));
+    }
+    if let Some(secret) = secret {
+        if password.is_some() {
+            let message = "can not have both password and passwordSecret: leave one of them out";
+            report.error("spec.passwordSecret", &secret.name, message);
+        }
+        if secret.name.is_empty() {
+            report.error(
+                "spec.passwordSecret.name",
+                "",
+                "names no Secret: write the name of one of type kubernetes.io/basic-auth",
+            );
+        }
+        if !secret.namespace.is_empty() && secret.namespace != namespace {
+            let message =
+                format!("the Secret must be in the configuration namespace {namespace:?}: leave the namespace out");
+            report.error("spec.passwordSecret.namespace", &secret.namespace, message);
+        }
+    }
+    (password.map(|p| Password(p.into())), secret.map(|s| s.name.as_str().into()))
+}
+
+fn too_long(password: &str) -> String {
+    format!("the password has {} octets: TCP-MD5 allows at most {PASSWORD_OCTETS_MAX}", password.len())
+}
+
+/// Legal, but not what it seems. The announcer says the same of a peer in force; here it reaches the object's Events.
+fn warn_about_what_does_nothing(spec: &BgpPeerSpec, report: &mut Report) {
+    if spec.disable_mp == Some(true) {
+        report.warning("spec.disableMP", true, "is deprecated and has no effect: leave it out");
+    }
+}
+
+impl PeerDraft {
+    /// The peer with its password looked up. A Secret that is missing leaves the peer in force but undialled.
+    pub(super) fn resolve(&self, resources: &Resources, report: &mut Report) -> Peer {
+        let mut peer = self.peer.clone();
+        let Some(name) = &self.secret else { return peer };
+        let found = match resources.passwords.get(name) {
+            None => Err(format!("Secret {name:?} does not exist in the namespace {:?}", resources.namespace)),
+            Some(Err(why)) => Err(why.clone()),
+            Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
+            Some(Ok(password)) if password.0.len() > PASSWORD_OCTETS_MAX => {
+                Err(format!("Secret {name:?}: {}", too_long(&password.0)))
+            }
+            Some(Ok(password)) => Ok(password.clone()),
+        };
+        match found {
+            Ok(password) => peer.password = Some(password),
+            Err(why) => {
+                report.error(
+                    "spec.passwordSecret.name",
+                    name,
+                    format!("{why}: the peer is not dialled until there is a password"),
+                );
+                peer.password_missing = Some(why);
+            }
+        }
+        peer
+    }
+}
+
+/// Would a node that both select dial the same router twice from the same address? Says so only where it is certain.
+pub(super) fn dial_the_same(a: &Peer, b: &Peer) -> bool {
+    let nodes_overlap = a.node_selectors.is_empty()
+        || b.node_selectors.is_empty()
+        || a.node_selectors.iter().any(|s| b.node_selectors.contains(s));
+    (&a.endpoint, a.port, &a.vrf, a.source_address) == (&b.endpoint, b.port, &b.vrf, b.source_address) && nodes_overlap
+}

@@ -1,0 +1,238 @@
+//! IPAddressPool: from text to ranges, and who gets what where two pools overlap.
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{
+    IpRange, Meta, Pool, PoolSpec, ServiceAllocation, ServiceAllocationSpec,
+    check::{Report, names, selectors},
+};
+
+/// How many ranges a message lists before it says "and more": enough to recognise a pool by.
+const RANGES_SHOWN_MAX: usize = 4;
+
+/// A valid pool by itself, before other pools are looked at.
+#[derive(Clone, Debug)]
+pub(super) struct PoolDraft {
+    /// With `ranges` as written.
+    pub(super) pool: Arc<Pool>,
+    /// The text of each entry of `written`.
+    entries: Arc<[String]>,
+}
+
+/// Checks everything about a pool that concerns no other object.
+pub(super) fn check(meta: &Meta, spec: &PoolSpec, report: &mut Report) -> Option<PoolDraft> {
+    if spec.addresses.is_empty() {
+        report.error("spec.addresses", "", "pool has no prefixes defined: write at least one CIDR or start-end range");
+    }
+    let mut written: Vec<IpRange> = Vec::with_capacity(spec.addresses.len());
+    let mut entries: Vec<String> = Vec::with_capacity(spec.addresses.len());
+    let mut taken = RangeMap::default();
+    for (i, entry) in spec.addresses.iter().enumerate() {
+        let field = format!("spec.addresses[{i}]");
+        let range = match parse_entry(entry) {
+            Ok(range) => range,
+            Err(message) => {
+                report.error(field, entry, message);
+                continue;
+            }
+        };
+        match taken.first_overlap(range) {
+            Some((other, _)) if other == range => {
+                report.error(field, entry, format!("duplicate definition of {entry:?}: the pool has it already"));
+            }
+            Some((_, at)) => {
+                let other = &entries[at];
+                report.error(
+                    field,
+                    entry,
+                    format!("CIDR {entry:?} overlaps with already defined CIDR {other:?} of this pool"),
+                );
+            }
+            None => {
+                taken.insert(range, entries.len());
+                written.push(range);
+                entries.push(entry.clone());
+            }
+        }
+    }
+    let allocation = spec.service_allocation.as_ref().map(|a| service_allocation(a, report));
+    if report.has_error() {
+        return None;
+    }
+    let pool = Pool {
+        name: meta.key.name.clone(),
+        labels: meta.labels.clone(),
+        ranges: written.clone(),
+        written,
+        auto_assign: spec.auto_assign.unwrap_or(true),
+        avoid_buggy_ips: spec.avoid_buggy_ips.unwrap_or(false),
+        allocation,
+    };
+    Some(PoolDraft { pool: Arc::new(pool), entries: entries.into() })
+}
+
+fn service_allocation(spec: &ServiceAllocationSpec, report: &mut Report) -> ServiceAllocation {
+    let at = "spec.serviceAllocation";
+    ServiceAllocation {
+        priority: spec.priority.filter(|p| *p != 0),
+        namespaces: names(report, &format!("{at}.namespaces"), "namespace", &spec.namespaces),
+        namespace_selectors: selectors(report, &format!("{at}.namespaceSelectors"), &spec.namespace_selectors),
+        service_selectors: selectors(report, &format!("{at}.serviceSelectors"), &spec.service_selectors),
+    }
+}
+
+/// Reads a CIDR or a `start-end` range.
+fn parse_entry(entry: &str) -> Result<IpRange, String> {
+    const HOW: &str = "write a CIDR such as 192.0.2.0/24 or a range such as 192.0.2.10-192.0.2.20";
+    let text = entry.trim();
+    if text.is_empty() {
+        return Err(format!("an entry must not be empty: {HOW}"));
+    }
+    let range = if let Some((start, end)) = text.split_once('-') {
+        let address = |which: &str, part: &str| {
+            let part = part.trim();
+            part.parse::<IpAddr>()
+                .map_err(|_| format!("invalid IP range {entry:?}: {which} {part:?} is not an IP address"))
+        };
+        let (first, last) = (address("start", start)?, address("end", end)?);
+        if first.is_ipv4() != last.is_ipv4() {
+            return Err(format!(
+                "invalid IP range {entry:?}: start {first} and end {last} are of different families; write one range per family"
+            ));
+        }
+        if last < first {
+            return Err(format!(
+                "invalid IP range {entry:?}: range end {last} lies below its start {first}: write start-end"
+            ));
+        }
+        IpRange { first, last }
+    } else if let Ok(net) = text.parse::<IpNet>() {
+        IpRange { first: net.network(), last: net.broadcast() }
+    } else if let Ok(ip) = text.parse::<IpAddr>() {
+        let bits = if ip.is_ipv4() { 32 } else { 128 };
+        return Err(format!("invalid CIDR {entry:?}: an address alone is none, write {ip}/{bits}"));
+    } else {
+        return Err(format!("invalid CIDR {entry:?}: {HOW}"));
+    };
+    for ip in [range.first, range.last] {
+        if let IpAddr::V6(v6) = ip
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            return Err(format!(
+                "{ip} is an IPv4-mapped IPv6 address, which no network routes: write it as IPv4, {v4}"
+            ));
+        }
+    }
+    Ok(range)
+}
+
+/// What older pools have already, while the younger ones are added.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    ranges: RangeMap<(Arc<str>, String)>,
+}
+
+impl Taken {
+    /// The pool less what older pools have, which is reported; `None` if nothing is left. What is left is taken from now on.
+    pub(super) fn admit(&mut self, draft: &PoolDraft, report: &mut Report) -> Option<Arc<Pool>> {
+        let mut left = Vec::new();
+        let mut overlaps = Vec::new();
+        for (i, (range, entry)) in draft.pool.written.iter().zip(draft.entries.iter()).enumerate() {
+            left.extend(self.ranges.subtract(*range));
+            if let Some((_, (pool, other))) = self.ranges.first_overlap(*range) {
+                overlaps.push((i, entry, pool.clone(), other.clone()));
+            }
+        }
+        let remedy = match shown(&left) {
+            None => "nothing is left of the pool, it is not in force".to_owned(),
+            Some(list) => format!("the older pool keeps it, this pool gives out only {list}"),
+        };
+        for (i, entry, pool, other) in overlaps {
+            let name = &draft.pool.name;
+            let message = format!(
+                "CIDR {entry:?} in pool {name:?} overlaps with already defined CIDR {other:?} of pool {pool:?}: {remedy}"
+            );
+            let field = format!("spec.addresses[{i}]");
+            if left.is_empty() { report.error(field, entry, message) } else { report.warning(field, entry, message) }
+        }
+        if left.is_empty() {
+            return None;
+        }
+        for (range, entry) in draft.pool.written.iter().zip(draft.entries.iter()) {
+            for part in self.ranges.subtract(*range) {
+                self.ranges.insert(part, (draft.pool.name.clone(), entry.clone()));
+            }
+        }
+        if left == draft.pool.ranges {
+            return Some(draft.pool.clone());
+        }
+        Some(Arc::new(Pool { ranges: left, ..(*draft.pool).clone() }))
+    }
+}
+
+fn shown(ranges: &[IpRange]) -> Option<String> {
+    let mut list = ranges.iter().take(RANGES_SHOWN_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if ranges.len() > RANGES_SHOWN_MAX {
+        list.push_str(" and more");
+    }
+    (!ranges.is_empty()).then_some(list)
+}
+
+/// Disjoint ranges with what they belong to.
+#[derive(Debug)]
+struct RangeMap<T>(BTreeMap<IpAddr, (IpAddr, T)>);
+
+impl<T> Default for RangeMap<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Clone> RangeMap<T> {
+    fn insert(&mut self, range: IpRange, value: T) {
+        self.0.insert(range.first, (range.last, value));
+    }
+
+    /// Those that overlap `range`, in order.
+    fn overlaps(&self, range: IpRange) -> impl Iterator<Item = (IpRange, &T)> {
+        let before = self.0.range(..range.first).next_back().filter(|(_, (last, _))| *last >= range.first);
+        let inside = self.0.range(range.first..=range.last);
+        before.into_iter().chain(inside).map(|(first, (last, value))| (IpRange { first: *first, last: *last }, value))
+    }
+
+    fn first_overlap(&self, range: IpRange) -> Option<(IpRange, T)> {
+        self.overlaps(range).next().map(|(r, value)| (r, value.clone()))
+    }
+
+    /// What of `range` is in none of them.
+    fn subtract(&self, range: IpRange) -> Vec<IpRange> {
+        let mut left = Vec::new();
+        let mut next = Some(range.first);
+        for (other, _) in self.overlaps(range) {
+            let Some(first) = next else { break };
+            if let Some(last) = predecessor(other.first).filter(|last| first <= *last && other.first > first) {
+                left.push(IpRange { first, last });
+            }
+            next = successor(other.last);
+        }
+        left.extend(next.filter(|first| *first <= range.last).map(|first| IpRange { first, last: range.last }));
+        left
+    }
+}
+
+/// The next address of the same family.
+fn successor(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| IpAddr::V6(n.into())),
+    }
+}
+
+/// The address before, of the same family.
+fn predecessor(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).checked_sub(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(ip) => u128::from(ip).checked_sub(1).map(|n| IpAddr::V6(n.into())),
+    }
+}

@@ -1,0 +1,188 @@
+//! From decisions to the set of prefixes that the node should announce.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{Decision, Reason};
+use crate::{
+    announce::{Announcement, AnnouncementState, Desired, Terms},
+    config::BgpAdvertisement,
+    model::{IpFamily, ServiceKey},
+};
+
+/// Interned terms that nobody uses any more are dropped once there are this many; far above the number of different
+/// combinations of advertisements that a configuration has in practice.
+const TERMS_INTERNED_MAX: usize = 1024;
+
+/// One advertisement applied to one prefix: its name and its terms.
+type Offer = (Arc<str>, Arc<Terms>);
+
+/// Keeps [`Desired`] in step with the decisions, Service by Service.
+///
+/// One [`DesiredBuilder::set`] costs that Service's prefixes, each with a logarithmic search; a decision equal to the last
+/// one changes nothing.
+#[derive(Debug, Default)]
+pub struct DesiredBuilder {
+    desired: Desired,
+    /// What each Service contributes, sorted.
+    contributions: BTreeMap<ServiceKey, Box<[(IpNet, Offer)]>>,
+    prefixes: BTreeMap<IpNet, Prefix>,
+    /// Prefixes that may differ from `desired`.
+    touched: BTreeSet<IpNet>,
+    /// Terms of each advertisement last seen.
+    terms: BTreeMap<Arc<str>, (Arc<BgpAdvertisement>, Arc<Terms>)>,
+    /// Equal lists of terms share one allocation.
+    interned: BTreeSet<Arc<[Terms]>>,
+}
+
+/// Who needs a prefix, and under which advertisements.
+#[derive(Debug, Default)]
+struct Prefix {
+    services: Arc<BTreeSet<ServiceKey>>,
+    /// Sorted by advertisement name and terms, each with the number of contributions.
+    offers: Vec<(Offer, u32)>,
+}
+
+impl DesiredBuilder {
+    /// Notes the decision on a Service; `None`: it is gone.
+    pub fn set(&mut self, key: &ServiceKey, decision: Option<&Decision>) {
+        let new = decision.map_or_else(Box::default, |d| self.contribution(d));
+        let old = self.contributions.get(key).map_or(&[][..], |c| c);
+        if *old == *new {
+            return;
+        }
+        let old = if new.is_empty() {
+            self.contributions.remove(key)
+        } else {
+            self.contributions.insert(key.clone(), new.clone())
+        };
+        for (prefix, offer) in &new {
+            let entry = self.prefixes.entry(*prefix).or_default();
+            entry.add(offer);
+            if !entry.services.contains(key) {
+                Arc::make_mut(&mut entry.services).insert(key.clone());
+            }
+            self.touched.insert(*prefix);
+        }
+        for (prefix, offer) in old.as_deref().unwrap_or_default() {
+            let Some(entry) = self.prefixes.get_mut(prefix) else { continue };
+            entry.remove(offer);
+            if new.binary_search_by(|(p, _)| p.cmp(prefix)).is_err() && entry.services.contains(key) {
+                Arc::make_mut(&mut entry.services).remove(key);
+            }
+            self.touched.insert(*prefix);
+        }
+    }
+
+    /// Forgets every Service that is not among `keys`: after a relist, before each of `keys` is [`set`](Self::set) again.
+    pub fn retain(&mut self, mut keep: impl FnMut(&ServiceKey) -> bool) {
+        let gone: Vec<ServiceKey> = self.contributions.keys().filter(|k| !keep(k)).cloned().collect();
+        for key in gone {
+            self.set(&key, None);
+        }
+    }
+
+    /// The set as it is now. Its generation is one higher than the last one's if the set differs from it, else the same.
+    /// Costs what was set since the last call.
+    #[must_use]
+    pub fn desired(&mut self) -> Desired {
+        let mut changed = false;
+        for net in std::mem::take(&mut self.touched) {
+            changed |= self.publish(net);
+        }
+        if changed {
+            self.desired.generation += 1;
+        }
+        if self.interned.len() > TERMS_INTERNED_MAX {
+            self.interned.retain(|t| Arc::strong_count(t) > 1);
+        }
+        self.desired.clone()
+    }
+
+    /// Brings one prefix of `desired` up to date; was there anything to do?
+    fn publish(&mut self, net: IpNet) -> bool {
+        let needed = self.prefixes.get(&net).filter(|p| !p.services.is_empty());
+        let Some(prefix) = needed else {
+            self.prefixes.remove(&net);
+            return self.desired.announcements.remove(&net).is_some();
+        };
+        let mut terms: Vec<Terms> = Vec::with_capacity(prefix.offers.len());
+        for ((_, offered), _) in &prefix.offers {
+            if !terms.contains(offered) {
+                terms.push((**offered).clone());
+            }
+        }
+        let services = prefix.services.clone();
+        let terms = match self.interned.get(&*terms) {
+            Some(known) => known.clone(),
+            None => {
+                let new: Arc<[Terms]> = terms.into();
+                self.interned.insert(new.clone());
+                new
+            }
+        };
+        let new = Announcement { state: AnnouncementState::Active, terms, services };
+        if self.desired.announcements.get(&net).is_some_and(|old| **old == new) {
+            return false;
+        }
+        self.desired.announcements.insert(net, Arc::new(new));
+        true
+    }
+
+    /// The prefixes and advertisements that a decision asks for, sorted, each once.
+    fn contribution(&mut self, decision: &Decision) -> Box<[(IpNet, Offer)]> {
+        let mut all = Vec::new();
+        for address in decision.addresses.iter().filter(|a| a.reason == Reason::Announced) {
+            let Some(ip) = address.ip else { continue };
+            for advertisement in &address.advertisements {
+                all.push((prefix_of(ip, advertisement), (advertisement.name.clone(), self.terms_of(advertisement))));
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        all.into_boxed_slice()
+    }
+
+    fn terms_of(&mut self, advertisement: &Arc<BgpAdvertisement>) -> Arc<Terms> {
+        if let Some((known, terms)) = self.terms.get(&advertisement.name)
+            && (Arc::ptr_eq(known, advertisement) || known == advertisement)
+        {
+            return terms.clone();
+        }
+        let terms = Arc::new(Terms {
+            targets: (!advertisement.peers.is_empty()).then(|| advertisement.peers.clone()),
+            local_pref: advertisement.local_pref,
+            communities: advertisement.communities.clone(),
+        });
+        self.terms.insert(advertisement.name.clone(), (advertisement.clone(), terms.clone()));
+        terms
+    }
+}
+
+impl Prefix {
+    fn add(&mut self, offer: &Offer) {
+        match self.offers.binary_search_by(|(o, _)| o.cmp(offer)) {
+            Ok(at) => self.offers[at].1 += 1,
+            Err(at) => self.offers.insert(at, (offer.clone(), 1)),
+        }
+    }
+
+    fn remove(&mut self, offer: &Offer) {
+        if let Ok(at) = self.offers.binary_search_by(|(o, _)| o.cmp(offer)) {
+            self.offers[at].1 -= 1;
+            if self.offers[at].1 == 0 {
+                self.offers.remove(at);
+            }
+        }
+    }
+}
+
+/// `ip` masked to the length that the advertisement aggregates to.
+fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
+    let length = advertisement.aggregation_length(IpFamily::of(ip));
+    IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
+}
