@@ -1,0 +1,144 @@
+//! The small servers and clients of the lab: what stands in for a workload, a user and a stuck router.
+//!
+//! `serve` answers HTTP on 8080 with the address it was reached at and echoes on 8081; `hold ADDR:PORT` keeps one
+//! connection busy and ends as soon as it breaks; `stuck-router ADDR:PORT AS` opens a BGP session and stops reading.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// Where a backend answers HTTP.
+const HTTP_PORT: u16 = 8080;
+/// Where a backend echoes.
+const ECHO_PORT: u16 = 8081;
+/// Pause between two messages on a held connection, ms.
+const HOLD_INTERVAL_MS: u64 = 100;
+/// How long an echo may take before the connection counts as broken, s.
+const ECHO_TIME_MAX_S: u64 = 5;
+/// Pause between two KEEPALIVEs of the stuck router, s.
+const KEEPALIVE_INTERVAL_S: u64 = 1;
+/// A message of BGP is never longer. Source: RFC 4271 §4.1.
+const BGP_MESSAGE_LEN_MAX: usize = 4096;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["serve"] => serve(),
+        ["hold", address] => hold(address),
+        ["stuck-router", address, asn] => stuck_router(address, asn),
+        _ => Err(io::Error::other("usage: lab-tool serve | hold ADDR:PORT | stuck-router ADDR:PORT AS")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab-tool: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let echo = TcpListener::bind(("::", ECHO_PORT))?;
+    let http = TcpListener::bind(("::", HTTP_PORT))?;
+    println!("serving");
+    thread::spawn(move || each(&echo, |stream| io::copy(&mut &stream, &mut &stream).map(drop)));
+    each(&http, answer);
+    Ok(())
+}
+
+/// One thread for each connection: the lab has few.
+fn each(listener: &TcpListener, handle: fn(TcpStream) -> io::Result<()>) {
+    for stream in listener.incoming().flatten() {
+        thread::spawn(move || {
+            if let Err(error) = handle(stream) {
+                println!("connection: {error}");
+            }
+        });
+    }
+}
+
+fn answer(stream: TcpStream) -> io::Result<()> {
+    let reached_at = stream.local_addr()?.ip().to_canonical();
+    let request = BufReader::new(stream.try_clone()?);
+    for line in request.lines() {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let body = reached_at.to_string();
+    write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+fn hold(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(ECHO_TIME_MAX_S)))?;
+    for count in 0_u64.. {
+        let sent = count.to_be_bytes();
+        stream.write_all(&sent)?;
+        let mut received = [0; size_of::<u64>()];
+        stream.read_exact(&mut received)?;
+        if sent != received {
+            return Err(io::Error::other("the echo is not what was sent"));
+        }
+        println!("{count}");
+        thread::sleep(Duration::from_millis(HOLD_INTERVAL_MS));
+    }
+    Ok(())
+}
+
+fn stuck_router(address: &str, asn: &str) -> io::Result<()> {
+    let asn: u16 = asn.parse().map_err(io::Error::other)?;
+    let listener = TcpListener::bind(address)?;
+    println!("listening");
+    for stream in listener.incoming() {
+        // Errors end one session; the speaker dials again.
+        if let Err(error) = stream.and_then(|stream| open_then_stop_reading(stream, asn)) {
+            println!("session ended: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn open_then_stop_reading(mut stream: TcpStream, asn: u16) -> io::Result<()> {
+    let open = read_message(&mut stream)?;
+    // Its hold time is taken over; multiprotocol for IPv4 is the only capability.
+    let hold_time = [open[3], open[4]];
+    let mut body = vec![4];
+    body.extend(asn.to_be_bytes());
+    body.extend(hold_time);
+    body.extend([10, 99, 0, 13, 8, 2, 6, 1, 4, 0, 1, 0, 1]);
+    stream.write_all(&message(1, &body))?;
+    stream.write_all(&message(4, &[]))?;
+    let confirmed = read_message(&mut stream)?;
+    println!("established, reads no more ({} octets of the last message)", confirmed.len());
+    loop {
+        stream.write_all(&message(4, &[]))?;
+        thread::sleep(Duration::from_secs(KEEPALIVE_INTERVAL_S));
+    }
+}
+
+/// A message with its marker and length. Source: RFC 4271 §4.1.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(19 + body.len()).unwrap_or(u16::MAX);
+    let mut octets = vec![0xff; 16];
+    octets.extend(length.to_be_bytes());
+    octets.push(kind);
+    octets.extend(body);
+    octets
+}
+
+/// The body of the next message.
+fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut header = [0; 19];
+    stream.read_exact(&mut header)?;
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    if !(19..=BGP_MESSAGE_LEN_MAX).contains(&length) {
+        return Err(io::Error::other("not a BGP message"));
+    }
+    let mut body = vec![0; length - 19];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
