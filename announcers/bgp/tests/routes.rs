@@ -1,9 +1,15 @@
 //! Routes on their way from the desired set to a router, over loopback TCP.
 mod common;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::*;
+use ferrocast_bgp::{PeerSet, router::Rib};
 use ferrocast_bgp_proto::{
     Families, Family,
     wire::{LargeCommunity, Message, RouteRefresh},
@@ -14,7 +20,7 @@ use ferrocast_core::{
 };
 
 fn local() -> IpAddr {
-    "127.0.0.1".parse().unwrap()
+    Ipv4Addr::LOCALHOST.into()
 }
 
 #[tokio::test]
@@ -28,7 +34,7 @@ async fn routes_of_both_families_arrive_with_end_of_rib() {
     let next_hops = |prefix| rib.next_hops(&prefix).collect::<Vec<_>>();
     assert_eq!(next_hops(v4(1)), [(local(), local())]);
     assert_eq!(next_hops(v6(1)), [(local(), "fd00::11".parse().unwrap())], "the Node's InternalIP");
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.as_path, [AS]);
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.as_path, [AS]);
     assert_eq!(rib.routes.len(), 2);
 }
 
@@ -81,25 +87,25 @@ async fn every_peer_gets_what_is_meant_for_it() {
     });
     node.apply(&first).await;
     let rib = internal.rib(|rib| rib.routes.len() == 2).await;
-    let route = &rib.routes[&v4(1)][&local()].attributes;
+    let route = &rib.routes[&v4(1)].get(&local()).unwrap().attributes;
     assert_eq!((route.local_pref, &route.communities[..], &route.as_path[..]), (Some(250), &[0x1_0002][..], &[][..]));
     assert_eq!(route.large_communities, [LargeCommunity { global: 1, local1: 2, local2: 3 }]);
-    assert_eq!(rib.routes[&v4(2)][&local()].attributes.local_pref, Some(100), "the default");
+    assert_eq!(rib.routes[&v4(2)].get(&local()).unwrap().attributes.local_pref, Some(100), "the default");
     let rib = external.rib(|rib| rib.routes.len() == 1).await;
-    let route = &rib.routes[&v4(1)][&local()].attributes;
+    let route = &rib.routes[&v4(1)].get(&local()).unwrap().attributes;
     assert_eq!((route.local_pref, &route.communities[..], &route.as_path[..]), (None, &[][..], &[AS][..]));
 
     let draining = with(&first, |all| {
         all.insert(v4(1), announcement(&terms, AnnouncementState::Draining));
     });
     node.apply(&draining).await;
-    let drains = |rib: &ferrocast_bgp::router::Rib| {
-        rib.routes.get(&v4(1)).is_some_and(|r| r[&local()].attributes.communities.contains(&0xffff_0000))
+    let drains = |rib: &Rib| {
+        rib.routes.get(&v4(1)).is_some_and(|r| r.get(&local()).unwrap().attributes.communities.contains(&0xffff_0000))
     };
     let rib = internal.rib(drains).await;
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.local_pref, Some(0));
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.local_pref, Some(0));
     let rib = external.rib(drains).await;
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.local_pref, None);
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.local_pref, None);
 }
 
 #[tokio::test]
@@ -134,7 +140,7 @@ async fn restarted_router_gets_everything_again() {
 
     let again = ferrocast_bgp::router::RouterConfig { listen: address, ..config() };
     let lab = Lab::start_with(again).await.unwrap();
-    let complete = |rib: &ferrocast_bgp::router::Rib| rib.peers.values().any(|p| p.end_of_rib == Families::ALL);
+    let complete = |rib: &Rib| rib.peers.values().any(|p| p.end_of_rib == Families::ALL);
     let rib = lab.rib(complete).await;
     assert_eq!(rib.routes.len(), 101);
     assert_eq!(node.announcer.session(&"r".into()).unwrap().counts().flaps, 1);
@@ -219,6 +225,32 @@ async fn routes_that_cannot_be_given_are_refused_with_a_reason() {
     assert_eq!((target.refused.get(&v6(1)), target.announced), (Some(&"familyNotNegotiated"), 1));
     assert_eq!(puppet.update().await.reach, [v4(1)]);
     assert_eq!(puppet.update().await.end_of_rib, Some(Family::Ipv4Unicast));
+}
+
+#[tokio::test]
+async fn next_hop_follows_the_nodes_addresses() {
+    let lab = Lab::start().await;
+    let node = Node::start([peer("r", lab.address())]);
+    node.apply(&desired(1, [v4(1), v6(1), v6(2)])).await;
+    lab.rib(|rib| rib.routes.len() == 3).await;
+    let set = |ips: &[&str]| {
+        let internal_ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        Arc::new(PeerSet { internal_ips, ..(*peer_set([peer("r", lab.address())])).clone() })
+    };
+    node.peers.send_replace(set(&[]));
+    let target = node.observed("r", |o| o.announced == 1).await;
+    assert_eq!((target.refused.len(), target.generation), (2, 1));
+    lab.rib(|rib| rib.routes.len() == 1).await;
+    for ip in ["fd00::22", "fd00::33"] {
+        node.peers.send_replace(set(&[ip]));
+        let moved = |rib: &Rib| rib.next_hops(&v6(2)).any(|(_, next_hop)| next_hop.to_string() == ip);
+        lab.rib(|rib| rib.routes.len() == 3 && moved(rib)).await;
+        let target = node.observed("r", |o| o.announced == 3).await;
+        assert_eq!((target.refused.len(), target.generation), (0, 1));
+    }
+    node.apply(&desired(2, [v4(1)])).await;
+    lab.rib(|rib| rib.routes.len() == 1).await;
+    assert_eq!(node.announcer.session(&"r".into()).unwrap().counts().flaps, 0);
 }
 
 #[tokio::test]
