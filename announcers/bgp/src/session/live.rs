@@ -239,6 +239,7 @@ impl<'a> Live<'a> {
 
     /// Carries out what the state machine asked for.
     async fn perform(&mut self) {
+        let mut closing = None;
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Dial => self.dialing = Some(self.session.shared.dial.dial(self.dial_to())),
@@ -250,9 +251,7 @@ impl<'a> Live<'a> {
                 }
                 Action::Close => {
                     self.dialing = None;
-                    if let Some(wire) = self.wire.take() {
-                        wire.close().await;
-                    }
+                    closing = self.wire.take();
                 }
                 Action::Abort => (self.dialing, self.wire) = (None, None),
                 Action::Up(negotiated) => self.went_up(*negotiated),
@@ -266,6 +265,9 @@ impl<'a> Live<'a> {
         }
         if self.info.state != self.fsm.state() {
             self.publish();
+        }
+        if let Some(wire) = closing {
+            wire.close().await; // takes a while if the peer does not read
         }
     }
 
@@ -332,7 +334,9 @@ impl<'a> Live<'a> {
             _ => down.to_string(),
         };
         let (peer, address) = (&self.session.name, self.remote);
-        if was_up {
+        if matches!(down, Down::Stopped(_)) {
+            tracing::info!(%peer, %address, reason = text, "session closed");
+        } else if was_up {
             tracing::warn!(%peer, %address, error = text, "session ended");
         } else if self.logged.as_ref() != Some(&text) {
             tracing::warn!(%peer, %address, error = text, "no session; trying again");
