@@ -6,7 +6,7 @@
 mod connection;
 mod rib;
 
-pub use rib::{Rib, RibPeer, RibRoute};
+pub use rib::{Rib, RibPaths, RibPeer, RibRoute};
 
 use std::{
     io,
