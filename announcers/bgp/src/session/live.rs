@@ -17,7 +17,7 @@ use ferrocast_core::{
     announce::{Desired, TargetObserved},
     config::{Peer, PeerAs},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -148,16 +148,12 @@ impl<'a> Live<'a> {
                 self.readdress();
             }
             Woken::Time => self.tick(),
+            Woken::Progress(progress) => self.moved(progress),
             Woken::Dialed(Ok(link)) => self.connected(link),
             Woken::Dialed(Err(error)) => {
                 self.io_error = Some(error);
                 self.feed(Event::ConnectFailed);
             }
-            Woken::Progress(Progress::Ended(error)) => {
-                self.io_error = error;
-                self.feed(Event::Closed);
-            }
-            Woken::Progress(Progress::Read | Progress::Wrote) => {}
         }
         Flow::Go
     }
@@ -198,7 +194,22 @@ impl<'a> Live<'a> {
         self.wire.as_ref().and_then(|wire| wire.blocked_until(limit))
     }
 
+    fn moved(&mut self, progress: Progress) {
+        if let Progress::Ended(error) = progress {
+            self.io_error = error;
+            self.feed(Event::Closed);
+        }
+    }
+
+    /// Time has passed. What the peer has said by now counts first: this task may be late, the peer was not.
     fn tick(&mut self) {
+        for _ in 0..2 {
+            // reading and writing take turns
+            if let Some(progress) = self.wire.as_mut().and_then(|wire| wire.progress().now_or_never()) {
+                self.moved(progress);
+            }
+        }
+        while self.actions.is_empty() && self.take_message() {}
         if self.send_hold().is_some_and(|deadline| deadline <= Instant::now()) {
             self.feed(Event::SendHoldExpired);
         }
