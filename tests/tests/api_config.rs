@@ -17,6 +17,9 @@ use ferrocast_tests::wait::eventually;
 use ferrocast_tests::{cases, runner};
 use serde_json::{Value, json};
 
+/// The highest port a BGPPeer may name.
+const PEER_PORT_MAX: u16 = 16_384;
+
 fn main() -> ExitCode {
     let cases = cases![
         configuration_in_another_namespace_is_warned_about_by_its_name,
@@ -59,7 +62,8 @@ async fn configuration_in_another_namespace_is_warned_about_by_its_name(world: &
 
 /// A listening socket of the test, and a peer there.
 fn listening_peer(site: &Site, name: &str, extra: Value) -> Result<(TcpListener, Value)> {
-    let listener = TcpListener::bind((HOST, 0))?;
+    let listener = (1_791..=PEER_PORT_MAX).find_map(|port| TcpListener::bind((HOST, port)).ok());
+    let listener = listener.context("every port is taken")?;
     listener.set_nonblocking(true)?;
     let mut spec = json!({
         "myASN": 64_512, "peerASN": 64_513, "peerAddress": HOST, "peerPort": listener.local_addr()?.port(),
