@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         a_new_service_costs_one_status_patch_and_one_event,
         a_service_that_is_no_load_balancer_any_more_loses_annotation_and_address_by_one_patch,
         a_service_of_another_class_is_never_written,
+        a_status_that_somebody_else_changed_is_put_right_by_one_patch,
         a_failure_is_told_once_until_its_text_changes,
         services_with_one_key_and_disjoint_ports_share_an_address,
         a_requested_address_is_given_under_both_prefixes_and_by_the_spec,
@@ -105,6 +106,30 @@ async fn a_service_of_another_class_is_never_written(world: &mut World) -> Resul
     ensure!(site.version("other").await? == touched, "it was written");
     let events = world.cluster.events_about(&site.name, "other").await?;
     ensure!(events.is_empty(), "Events: {events:#?}");
+    end([controller]).await
+}
+
+async fn a_status_that_somebody_else_changed_is_put_right_by_one_patch(world: &mut World) -> Result<()> {
+    let site = world.site("tampered").await?;
+    site.give_pool("pool", &["192.0.2.0/28"]).await?;
+    let controller = world.controller(&site, "0").await?;
+    let service = site.service("victim");
+    site.allocate(&service, 1).await?;
+    site.wait_for_event("victim", &["IPAllocated"]).await?;
+    let object = service.object();
+    for ingress in
+        [json!(null), json!([{"ip": "192.0.2.9"}]), json!([{"ip": "192.0.2.0"}, {"hostname": "example.com"}])]
+    {
+        let before = world.writes()?;
+        world.cluster.merge_status(&object, &json!({"loadBalancer": {"ingress": ingress}})).await?;
+        site.wait_for_ingress("victim", &json!([{"ip": "192.0.2.0", "ipMode": "VIP"}])).await?;
+        let told = u64::from(ingress[0]["ip"] != "192.0.2.0"); // that it has its address again
+        world.wait_for_writes(before, 2, told).await?; // the test's own and the answer
+    }
+    let before = world.writes()?;
+    world.cluster.merge(&object, &json!({"metadata": {"annotations": {ANNOTATION: null}}})).await?;
+    site.wait_for_annotation("victim", Some("pool")).await?;
+    world.wait_for_other_writes(before, 1, 0, 1).await?;
     end([controller]).await
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use api::{ANNOTATION, Site, World, end};
+use api::{ANNOTATION, Site, World, end, wait_for_log};
 use ferrocast_tests::ferrocast::Ferrocast;
 use ferrocast_tests::lab::CONVERGENCE_TIME_MAX;
 use ferrocast_tests::objects::{SYSTEM_NAMESPACE, Service, config};
@@ -30,7 +30,9 @@ fn main() -> ExitCode {
         of_two_services_on_one_address_the_later_one_is_released_at_take_over,
         a_restart_writes_nothing,
         a_restart_after_the_pool_was_renamed_and_grown_moves_nothing,
+        a_type_changed_while_no_controller_ran_costs_the_annotation,
         a_terminated_leader_hands_over_at_once,
+        a_leader_that_was_stopped_writes_nothing_when_it_goes_on,
         a_killed_leader_is_replaced_when_its_lease_expires,
     ];
     runner::main::<World>("api_terms", env!("CARGO_TARGET_TMPDIR"), cases)
@@ -183,6 +185,25 @@ async fn a_restart_after_the_pool_was_renamed_and_grown_moves_nothing(world: &mu
     end([controller]).await
 }
 
+async fn a_type_changed_while_no_controller_ran_costs_the_annotation(world: &mut World) -> Result<()> {
+    let site = world.site("away").await?;
+    site.give_pool("pool", &["192.0.2.1/32"]).await?;
+    let mut controller = world.controller(&site, "0").await?;
+    site.allocate(&site.service("changing"), 1).await?;
+    site.wait_for_annotation("changing", Some("pool")).await?;
+    controller.process().terminate().await?;
+    let mut inner = site.service("changing").object();
+    inner["spec"] = json!({"type": "ClusterIP", "ports": [{"name": "http", "port": 80}]});
+    world.cluster.apply(&inner).await?;
+    world.cluster.apply(&site.service("heir").object()).await?;
+    let writes = world.writes()?;
+    controller.restart()?;
+    site.wait_for("heir", &["192.0.2.1"]).await?;
+    site.wait_for_annotation("changing", None).await?;
+    world.wait_for_writes(writes, 2, 1).await?;
+    end([controller]).await
+}
+
 /// The Lease's holder by the name of its replica.
 async fn holder(world: &World) -> Result<String> {
     let api: Api<Lease> = Api::namespaced(world.cluster.client(), SYSTEM_NAMESPACE);
@@ -228,6 +249,24 @@ async fn a_terminated_leader_hands_over_at_once(world: &mut World) -> Result<()>
     ensure!(took <= Duration::from_secs(HAND_OVER_MAX_S), "it took {took:?}");
     drop(leader);
     end([standby]).await
+}
+
+/// What a frozen virtual machine does: its Lease expires without its knowing.
+async fn a_leader_that_was_stopped_writes_nothing_when_it_goes_on(world: &mut World) -> Result<()> {
+    let site = world.site("frozen").await?;
+    site.give_pool("pool", &["192.0.2.0/28"]).await?;
+    let [mut leader, standby] = replicas(world, &site).await?;
+    let took = succession(world, &site, &mut leader, "STOP").await?;
+    ensure!(took <= Duration::from_secs(TAKE_OVER_MAX_S), "it took {took:?}");
+    site.wait_for_event("after", &["IPAllocated"]).await?;
+    let writes = world.writes()?;
+    leader.process().signal("CONT")?;
+    wait_for_log(&leader, &["WARN", "leadership lost"]).await?;
+    site.allocate(&site.service("again"), 1).await?;
+    world.wait_for_writes(writes, 1, 1).await?;
+    ensure!(leader.metric("ferrocast_leader")? < 1.0, "it leads again");
+    leader.get("/readyz")?;
+    end([leader, standby]).await
 }
 
 async fn a_killed_leader_is_replaced_when_its_lease_expires(world: &mut World) -> Result<()> {

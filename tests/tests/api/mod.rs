@@ -126,10 +126,21 @@ impl World {
 
     /// Waits until exactly these writes were made since `before`, and sees that no more follow.
     pub(crate) async fn wait_for_writes(&self, before: Writes, patches: u64, events: u64) -> Result<()> {
+        self.wait_for_other_writes(before, patches, events, 0).await
+    }
+
+    /// As [`Self::wait_for_writes`], with so many that are neither.
+    pub(crate) async fn wait_for_other_writes(
+        &self,
+        before: Writes,
+        patches: u64,
+        events: u64,
+        other: u64,
+    ) -> Result<()> {
         let made = async || -> Result<()> {
             let now = self.writes()?;
             let found = (now.patches - before.patches, now.events - before.events, now.other - before.other);
-            ensure!(found == (patches, events, 0), "patches, Events and other writes were {found:?}");
+            ensure!(found == (patches, events, other), "patches, Events and other writes were {found:?}");
             Ok(())
         };
         let what = format!("{patches} status patches and {events} Events are written");
@@ -196,6 +207,17 @@ impl Site {
             let found = self.cluster.addresses(&self.name, name).await?;
             let events = self.cluster.events_about(&self.name, name).await?;
             ensure!(found == addresses, "it has {found:?}; Events: {events:#?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until a Service's `status.loadBalancer.ingress` is exactly this.
+    pub(crate) async fn wait_for_ingress(&self, name: &str, ingress: &Value) -> Result<()> {
+        eventually(&format!("the ingress of {name} is {ingress}"), CONVERGENCE_TIME_MAX, async || {
+            let service = serde_json::to_value(self.cluster.service(&self.name, name).await?)?;
+            let found = service.pointer("/status/loadBalancer/ingress");
+            ensure!(found == Some(ingress), "it is {found:?}");
             Ok(())
         })
         .await
