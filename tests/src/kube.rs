@@ -203,7 +203,10 @@ impl ControlPlane {
         let granted = api.create_token_request(account, &PostParams::default(), &request).await?;
         let token = granted.status.and_then(|status| status.token).context("a TokenRequest without a token")?;
         let path = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
-        fs::write(&path, kubeconfig_text(&self.address, self.port, &token))?;
+        // Renamed into place: another process of the same account may be reading it.
+        let written = path.with_extension("new");
+        fs::write(&written, kubeconfig_text(&self.address, self.port, &token))?;
+        fs::rename(&written, &path)?;
         Ok(path)
     }
 
