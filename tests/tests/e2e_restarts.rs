@@ -241,11 +241,15 @@ async fn outage(bed: &mut Bed, length: Duration) -> Result<()> {
     })
     .await?;
     bed.lab.plane.start_api().await?;
+    let began = Instant::now();
     bed.lab.apply_service(&after, &NODES).await?;
     for service in [&before, &after] {
         let address = bed.lab.cluster.wait_for_addresses("default", service.name, 1).await?.remove(0);
+        println!("     {}: address {:.1} s after the API server's return", service.name, began.elapsed().as_secs_f32());
         bed.lab.wait_for_hops(&host_route(&address), &NODES).await?;
+        println!("     {}: routes {:.1} s after", service.name, began.elapsed().as_secs_f32());
         bed.lab.wait_for_backends(&address, &NODES).await?;
+        println!("     {}: kube-proxy {:.1} s after", service.name, began.elapsed().as_secs_f32());
     }
     held.iter_mut().try_for_each(Process::ensure_running)?;
     bed.ensure_routes_untouched()?;
