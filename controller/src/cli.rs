@@ -101,7 +101,7 @@ pub struct SandboxArgs {
     /// Where endpoints come from.
     #[arg(long, value_enum, default_value_t = EndpointsFrom::Assume)]
     pub endpoints: EndpointsFrom,
-    /// A real router to peer with, besides the built-in one: ADDR[:PORT],AS. May be repeated.
+    /// A real router to peer with, besides the built-in one. May be repeated.
     #[arg(long, value_name = "ADDR[:PORT],AS")]
     pub peer: Vec<String>,
     /// Converge, print, exit: 0 if every LoadBalancer Service has an address and a route at the built-in router, else 1.

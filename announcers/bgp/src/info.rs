@@ -200,3 +200,75 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use std::{collections::BTreeSet, sync::Mutex};
+
+    #[derive(Default)]
+    struct Names(Mutex<BTreeSet<String>>);
+
+    impl Names {
+        fn add(&self, key: &Key) {
+            let labels: Vec<_> = key.labels().map(|l| format!("{}={:?}", l.key(), l.value())).collect();
+            self.0.lock().unwrap().insert(format!("{}{{{}}}", key.name(), labels.join(",")));
+        }
+    }
+
+    impl Recorder for Names {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.add(key);
+            Counter::noop()
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.add(key);
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn metrics_have_metallbs_names_and_labels() {
+        let names = Names::default();
+        metrics::with_local_recorder(&names, || drop(Counters::new("192.0.2.1:179")));
+        let names = names.0.into_inner().unwrap();
+        for name in [
+            "session_up",
+            "announced_prefixes_total",
+            "opens_sent",
+            "opens_received",
+            "notifications_sent",
+            "updates_total",
+            "updates_total_received",
+            "keepalives_sent",
+            "keepalives_received",
+            "route_refresh_sent",
+            "total_sent",
+            "total_received",
+        ] {
+            let name = format!("metallb_bgp_{name}{{peer=\"192.0.2.1:179\",vrf=\"\"}}");
+            assert!(names.contains(&name), "{name} is not among {names:#?}");
+        }
+        assert_eq!(names.iter().filter(|name| name.starts_with("ferrocast_bgp_")).count(), 5);
+    }
+
+    #[test]
+    fn counts_are_kept_by_kind() {
+        let counters = Counters::new("[fd00::1]:179");
+        counters.received(Kind::Open);
+        counters.sent(Kind::Update, 13);
+        counters.disposed(Disposition::Valid);
+        counters.disposed(Disposition::TreatAsWithdraw);
+        counters.lost();
+        let counts = counters.counts();
+        assert_eq!((counts.received[Kind::Open.index()], counts.sent[Kind::Update.index()]), (1, 13));
+        assert_eq!((counts.malformed, counts.flaps), ([0, 1], 1));
+    }
+}

@@ -79,6 +79,17 @@ impl Resolver {
         Self { terrain, memo: HashMap::new(), memo_len: 0, blocks: vec![], numbers: HashMap::new() }
     }
 
+    /// Next hops by family.
+    pub(crate) fn next_hops(&self) -> [Option<IpAddr>; Family::ALL.len()] {
+        self.terrain.next_hops
+    }
+
+    /// Resolves with these next hops from now on, and forgets what was resolved with others.
+    pub(crate) fn set_next_hops(&mut self, next_hops: [Option<IpAddr>; Family::ALL.len()]) {
+        self.terrain.next_hops = next_hops;
+        self.forget();
+    }
+
     /// The encoded attribute set of a [`Route::Send`].
     pub(crate) fn block(&self, number: usize) -> &Arc<AttributeBlock> {
         &self.blocks[number]

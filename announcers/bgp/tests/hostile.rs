@@ -215,7 +215,7 @@ async fn broken_peers_affect_only_themselves() {
 }
 
 async fn bind() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
+    TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports")
 }
 
 #[tokio::test]
@@ -254,10 +254,7 @@ async fn md5_session_needs_the_same_key_on_both_sides() {
             return;
         }
     };
-    let node = Node::start([
-        Peer { password: key("s3cret"), ..peer("r", lab.address()) },
-        // from another address, for which the router has no key: the kernel drops what is signed
-    ]);
+    let node = Node::start([Peer { password: key("s3cret"), ..peer("r", lab.address()) }]);
     node.apply(&desired(1, [v4(1)])).await;
     lab.rib(|rib| rib.routes.len() == 1).await;
 
@@ -265,7 +262,7 @@ async fn md5_session_needs_the_same_key_on_both_sides() {
     let with_key = |text| peer_set([Peer { password: key(text), ..peer("r", lab.address()) }]);
     node.peers.send_replace(with_key("wrong"));
     lab.rib(|rib| rib.peers.is_empty()).await;
-    node.observed("r", |o| !o.up && o.reason.starts_with("Connect")).await;
+    node.observed("r", |o| o.reason.contains("could not connect in time")).await;
     assert!(lab.router.rib().borrow().peers.is_empty());
     node.peers.send_replace(with_key("s3cret"));
     lab.rib(|rib| rib.routes.len() == 1).await;

@@ -1,9 +1,18 @@
 //! Routes on their way from the desired set to a router, over loopback TCP.
 mod common;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::*;
+use ferrocast_bgp::{
+    PeerSet,
+    router::{Rib, RouterConfig},
+};
 use ferrocast_bgp_proto::{
     Families, Family,
     wire::{LargeCommunity, Message, RouteRefresh},
@@ -14,7 +23,7 @@ use ferrocast_core::{
 };
 
 fn local() -> IpAddr {
-    "127.0.0.1".parse().unwrap()
+    Ipv4Addr::LOCALHOST.into()
 }
 
 #[tokio::test]
@@ -28,7 +37,7 @@ async fn routes_of_both_families_arrive_with_end_of_rib() {
     let next_hops = |prefix| rib.next_hops(&prefix).collect::<Vec<_>>();
     assert_eq!(next_hops(v4(1)), [(local(), local())]);
     assert_eq!(next_hops(v6(1)), [(local(), "fd00::11".parse().unwrap())], "the Node's InternalIP");
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.as_path, [AS]);
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.as_path, [AS]);
     assert_eq!(rib.routes.len(), 2);
 }
 
@@ -81,25 +90,25 @@ async fn every_peer_gets_what_is_meant_for_it() {
     });
     node.apply(&first).await;
     let rib = internal.rib(|rib| rib.routes.len() == 2).await;
-    let route = &rib.routes[&v4(1)][&local()].attributes;
+    let route = &rib.routes[&v4(1)].get(&local()).unwrap().attributes;
     assert_eq!((route.local_pref, &route.communities[..], &route.as_path[..]), (Some(250), &[0x1_0002][..], &[][..]));
     assert_eq!(route.large_communities, [LargeCommunity { global: 1, local1: 2, local2: 3 }]);
-    assert_eq!(rib.routes[&v4(2)][&local()].attributes.local_pref, Some(100), "the default");
+    assert_eq!(rib.routes[&v4(2)].get(&local()).unwrap().attributes.local_pref, Some(100), "the default");
     let rib = external.rib(|rib| rib.routes.len() == 1).await;
-    let route = &rib.routes[&v4(1)][&local()].attributes;
+    let route = &rib.routes[&v4(1)].get(&local()).unwrap().attributes;
     assert_eq!((route.local_pref, &route.communities[..], &route.as_path[..]), (None, &[][..], &[AS][..]));
 
     let draining = with(&first, |all| {
         all.insert(v4(1), announcement(&terms, AnnouncementState::Draining));
     });
     node.apply(&draining).await;
-    let drains = |rib: &ferrocast_bgp::router::Rib| {
-        rib.routes.get(&v4(1)).is_some_and(|r| r[&local()].attributes.communities.contains(&0xffff_0000))
+    let drains = |rib: &Rib| {
+        rib.routes.get(&v4(1)).is_some_and(|r| r.get(&local()).unwrap().attributes.communities.contains(&0xffff_0000))
     };
     let rib = internal.rib(drains).await;
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.local_pref, Some(0));
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.local_pref, Some(0));
     let rib = external.rib(drains).await;
-    assert_eq!(rib.routes[&v4(1)][&local()].attributes.local_pref, None);
+    assert_eq!(rib.routes[&v4(1)].get(&local()).unwrap().attributes.local_pref, None);
 }
 
 #[tokio::test]
@@ -132,9 +141,9 @@ async fn restarted_router_gets_everything_again() {
     assert!(target.reason.contains("6/2 Administrative Shutdown"), "{}", target.reason);
     assert_eq!((target.generation, target.announced), (0, 0), "none on this connection");
 
-    let again = ferrocast_bgp::router::RouterConfig { listen: address, ..config() };
+    let again = RouterConfig { listen: address, ..config() };
     let lab = Lab::start_with(again).await.unwrap();
-    let complete = |rib: &ferrocast_bgp::router::Rib| rib.peers.values().any(|p| p.end_of_rib == Families::ALL);
+    let complete = |rib: &Rib| rib.peers.values().any(|p| p.end_of_rib == Families::ALL);
     let rib = lab.rib(complete).await;
     assert_eq!(rib.routes.len(), 101);
     assert_eq!(node.announcer.session(&"r".into()).unwrap().counts().flaps, 1);
@@ -161,6 +170,81 @@ async fn changed_peer_is_reset_and_the_others_are_not_touched() {
     observed.wait_for(|o| o.targets.len() == 1).await.unwrap();
     let info = node.announcer.session(&"a".into()).unwrap();
     assert_eq!((info.since, info.counts().flaps), (since, 0));
+}
+
+#[tokio::test]
+async fn removed_peer_can_come_back_under_its_name() {
+    let lab = Lab::start().await;
+    let node = Node::start([peer("r", lab.address())]);
+    node.apply(&desired(1, [v4(1)])).await;
+    for _ in 0..5 {
+        lab.rib(|rib| rib.routes.len() == 1).await;
+        node.peers.send_replace(peer_set([]));
+        // at once or after the old session has closed: it comes back
+        node.peers.send_replace(peer_set([peer("r", lab.address())]));
+        node.reached("r", 1).await;
+        node.peers.send_replace(peer_set([]));
+        lab.rib(|rib| rib.peers.is_empty()).await;
+        node.peers.send_replace(peer_set([peer("r", lab.address())]));
+    }
+    lab.rib(|rib| rib.routes.len() == 1).await;
+}
+
+#[tokio::test]
+async fn session_is_dialled_from_the_source_address() {
+    let lab = Lab::start().await;
+    let from: IpAddr = Ipv4Addr::new(127, 0, 0, 12).into();
+    let node = Node::start([Peer { source_address: Some(from), ..peer("r", lab.address()) }]);
+    node.apply(&desired(1, [v4(1)])).await;
+    let rib = lab.rib(|rib| rib.routes.len() == 1).await;
+    assert_eq!(rib.next_hops(&v4(1)).collect::<Vec<_>>(), [(from, from)]);
+    let info = node.announcer.session(&"r".into()).unwrap();
+    assert_eq!((info.local_address, info.local_id), (Some(from), Some(Ipv4Addr::new(127, 0, 0, 12))));
+}
+
+#[tokio::test]
+async fn session_over_ipv6_carries_both_families() {
+    let on_v6 = RouterConfig { listen: "[::1]:0".parse().unwrap(), ..config() };
+    let lab = match Lab::start_with(on_v6).await {
+        Ok(lab) => lab,
+        Err(error) => {
+            eprintln!("SKIPPED: no IPv6 on loopback: {error}");
+            return;
+        }
+    };
+    let node = Node::start([peer("r", lab.address())]);
+    node.apply(&desired(1, [v4(1), v6(1)])).await;
+    let rib = lab.rib(|rib| rib.routes.len() == 2).await;
+    let local: IpAddr = "::1".parse().unwrap();
+    assert_eq!(rib.next_hops(&v6(1)).collect::<Vec<_>>(), [(local, local)]);
+    // whatever loopback has beside 127.0.0.1, else the Node's InternalIP
+    assert!(rib.next_hops(&v4(1)).all(|(_, next_hop)| next_hop.is_ipv4() && !next_hop.is_loopback()));
+    let info = node.announcer.session(&"r".into()).unwrap();
+    assert_eq!(info.local_id, Some(Ipv4Addr::new(192, 0, 2, 11)), "the Node's InternalIP");
+}
+
+#[tokio::test]
+async fn routes_with_very_many_attribute_sets_arrive() {
+    let lab = Lab::start().await;
+    let node = Node::start([peer("r", lab.address())]);
+    let terms = |i: u32| -> Arc<[Terms]> {
+        Arc::new([Terms { communities: BTreeSet::from([Community::Large(i, 0, 0)]), ..Terms::default() }])
+    };
+    let first = with(&desired(0, []), |all| {
+        for i in 0..3_000 {
+            all.insert(v4(i), announcement(&terms(i % 1_500), AnnouncementState::Active));
+        }
+    });
+    node.apply(&first).await;
+    let rib = lab.rib(|rib| rib.routes.len() == 3_000).await;
+    for i in 0..3_000 {
+        let route = rib.routes[&v4(i)].get(&local()).unwrap();
+        assert_eq!(route.attributes.large_communities[0].global, i % 1_500);
+    }
+    let second = with(&first, |all| (0..2_999).for_each(|i| drop(all.remove(&v4(i)))));
+    node.apply(&second).await;
+    lab.rib(|rib| rib.routes.len() == 1).await;
+    assert_eq!(node.reached("r", 2).await.announced, 1);
 }
 
 #[tokio::test]
@@ -219,6 +303,32 @@ async fn routes_that_cannot_be_given_are_refused_with_a_reason() {
     assert_eq!((target.refused.get(&v6(1)), target.announced), (Some(&"familyNotNegotiated"), 1));
     assert_eq!(puppet.update().await.reach, [v4(1)]);
     assert_eq!(puppet.update().await.end_of_rib, Some(Family::Ipv4Unicast));
+}
+
+#[tokio::test]
+async fn next_hop_follows_the_nodes_addresses() {
+    let lab = Lab::start().await;
+    let node = Node::start([peer("r", lab.address())]);
+    node.apply(&desired(1, [v4(1), v6(1), v6(2)])).await;
+    lab.rib(|rib| rib.routes.len() == 3).await;
+    let set = |ips: &[&str]| {
+        let internal_ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        Arc::new(PeerSet { internal_ips, ..(*peer_set([peer("r", lab.address())])).clone() })
+    };
+    node.peers.send_replace(set(&[]));
+    let target = node.observed("r", |o| o.announced == 1).await;
+    assert_eq!((target.refused.len(), target.generation), (2, 1));
+    lab.rib(|rib| rib.routes.len() == 1).await;
+    for ip in ["fd00::22", "fd00::33"] {
+        node.peers.send_replace(set(&[ip]));
+        let moved = |rib: &Rib| rib.next_hops(&v6(2)).any(|(_, next_hop)| next_hop.to_string() == ip);
+        lab.rib(|rib| rib.routes.len() == 3 && moved(rib)).await;
+        let target = node.observed("r", |o| o.announced == 3).await;
+        assert_eq!((target.refused.len(), target.generation), (0, 1));
+    }
+    node.apply(&desired(2, [v4(1)])).await;
+    lab.rib(|rib| rib.routes.len() == 1).await;
+    assert_eq!(node.announcer.session(&"r".into()).unwrap().counts().flaps, 0);
 }
 
 #[tokio::test]

@@ -68,8 +68,8 @@ fn selector(spec: &core::ServiceSpec) -> Box<str> {
     pairs.join(",").into()
 }
 
-fn family(text: &String) -> Option<IpFamily> {
-    match text.as_str() {
+fn family(text: &str) -> Option<IpFamily> {
+    match text {
         "IPv4" => Some(IpFamily::V4),
         "IPv6" => Some(IpFamily::V6),
         _ => None,
@@ -110,7 +110,7 @@ pub fn service(object: &core::Service, writes: bool) -> Service {
         Some("RequireDualStack") => Some(FamilyPolicy::RequireDualStack),
         _ => None,
     };
-    service.families = spec.ip_families.iter().flatten().filter_map(family).collect();
+    service.families = spec.ip_families.iter().flatten().filter_map(|f| family(f)).collect();
     service.ports = ports(spec);
     service.selector = selector(spec);
     service.load_balancer_ip = spec.load_balancer_ip.as_deref().unwrap_or_default().into();

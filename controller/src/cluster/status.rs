@@ -78,7 +78,8 @@ fn patch_for(entry: &Entry) -> Option<Value> {
         None if annotated.is_none() => return None,
         None => (None, None),
         Some(outcome) => {
-            let same = service.ingress == outcome.ips && !(service.ingress_foreign && !outcome.ips.is_empty());
+            let rewrite_foreign = service.ingress_foreign && !outcome.ips.is_empty();
+            let same = service.ingress == outcome.ips && !rewrite_foreign;
             if same && annotated == outcome.pool.as_deref() {
                 return None;
             }

@@ -1,5 +1,5 @@
 //! `ferrocast speaker`.
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
 use ferrocast_core::{
@@ -116,10 +116,9 @@ fn announced_lines(node: &str, decisions: &Decisions) -> String {
     let mut text = String::from("# TYPE metallb_speaker_announced gauge\n");
     for (key, decision) in &decisions.by_service {
         for ip in decision.addresses.iter().filter(|a| !a.advertisements.is_empty()).filter_map(|a| a.ip) {
-            let _ = writeln!(
-                text,
-                "metallb_speaker_announced{{service=\"{key}\",protocol=\"bgp\",node=\"{node}\",ip=\"{ip}\"}} 1"
-            );
+            text.push_str(&format!(
+                "metallb_speaker_announced{{service=\"{key}\",protocol=\"bgp\",node=\"{node}\",ip=\"{ip}\"}} 1\n"
+            ));
         }
     }
     text

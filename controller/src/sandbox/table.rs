@@ -1,7 +1,6 @@
 //! What the sandbox shows: one row per Service and address.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     net::IpAddr,
     sync::Arc,
 };
@@ -99,7 +98,7 @@ impl Picture {
             };
             if outcome.ips.is_empty() {
                 if let Some(note) = outcome.notes.last() {
-                    let _ = write!(row.reason, ": {}", note.message);
+                    row.reason = format!("{}: {}", row.reason, note.message);
                 }
                 picture.rows.push(row.clone());
             }
@@ -167,7 +166,8 @@ impl Picture {
             text.push('\n');
         }
         for problem in &self.problems {
-            let _ = writeln!(text, "{problem}");
+            text.push_str(problem);
+            text.push('\n');
         }
         text
     }

@@ -12,6 +12,8 @@ mod peer;
 mod pool;
 mod problem;
 mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use build::{Builder, build};
 pub use problem::{Problem, Severity};

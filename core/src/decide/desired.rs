@@ -100,6 +100,9 @@ impl DesiredBuilder {
         if self.interned.len() > TERMS_INTERNED_MAX {
             self.interned.retain(|t| Arc::strong_count(t) > 1);
         }
+        if self.terms.len() > TERMS_INTERNED_MAX {
+            self.terms.retain(|_, (_, terms)| Arc::strong_count(terms) > 1);
+        }
         self.desired.clone()
     }
 
@@ -185,4 +188,120 @@ impl Prefix {
 fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
     let length = advertisement.aggregation_length(IpFamily::of(ip));
     IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        announce::Community,
+        decide::{AddressDecision, tests::advert},
+    };
+
+    /// A decision that announces each address under these advertisements.
+    fn announced(ips: &[&str], advertisements: &[&BgpAdvertisement]) -> Decision {
+        let advertisements: Vec<_> = advertisements.iter().map(|a| Arc::new((*a).clone())).collect();
+        let addresses = ips.iter().map(|ip| AddressDecision {
+            ip: Some(ip.parse().unwrap()),
+            reason: Reason::Announced,
+            advertisements: advertisements.clone(),
+        });
+        Decision { addresses: addresses.collect() }
+    }
+
+    fn key(text: &str) -> ServiceKey {
+        text.parse().unwrap()
+    }
+
+    /// Prefixes with the Services that need them.
+    fn shown(desired: &Desired) -> Vec<String> {
+        let show = |(net, a): (&IpNet, &Arc<Announcement>)| {
+            let services: Vec<&str> = a.services.iter().map(ServiceKey::as_str).collect();
+            format!("{net} {}", services.join(","))
+        };
+        desired.announcements.iter().map(show).collect()
+    }
+
+    #[test]
+    fn prefix_lives_as_long_as_any_service_needs_it() {
+        let mut builder = DesiredBuilder::default();
+        let wide = BgpAdvertisement { aggregation_length_v4: 24, ..advert("wide") };
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1", "10.0.0.2", "fc00::1"], &[&wide])));
+        builder.set(&key("d/b"), Some(&announced(&["10.0.0.3"], &[&wide])));
+        assert_eq!(shown(&builder.desired()), ["10.0.0.0/24 d/a,d/b", "fc00::1/128 d/a"]);
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.2"], &[&wide])));
+        assert_eq!(shown(&builder.desired()), ["10.0.0.0/24 d/a,d/b"]);
+        builder.set(&key("d/a"), None);
+        assert_eq!(shown(&builder.desired()), ["10.0.0.0/24 d/b"]);
+        builder.set(&key("d/b"), Some(&Decision::default()));
+        assert_eq!(shown(&builder.desired()), [""; 0]);
+        assert!(builder.prefixes.is_empty() && builder.contributions.is_empty());
+    }
+
+    #[test]
+    fn generation_grows_only_when_the_set_changes() {
+        let mut builder = DesiredBuilder::default();
+        assert_eq!(builder.desired().generation, 0);
+        let decision = announced(&["10.0.0.1"], &[&advert("a")]);
+        builder.set(&key("d/a"), Some(&decision));
+        let first = builder.desired();
+        assert_eq!(first.generation, 1);
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&advert("a")])));
+        builder.set(&key("d/b"), Some(&Decision::default()));
+        assert_eq!(builder.desired(), first, "an equal decision");
+        builder.set(&key("d/a"), None);
+        builder.set(&key("d/a"), Some(&decision));
+        assert_eq!(builder.desired(), first, "there and back between two looks");
+        builder.set(&key("d/a"), None);
+        assert_eq!(builder.desired().generation, 2);
+    }
+
+    #[test]
+    fn terms_are_one_per_advertisement_in_name_order_without_duplicates() {
+        let mut builder = DesiredBuilder::default();
+        let gold = BgpAdvertisement { communities: [Community::Standard(1, 2)].into(), ..advert("b") };
+        let peered = BgpAdvertisement { peers: ["r".into()].into(), local_pref: Some(7), ..advert("a") };
+        let plain = advert("c");
+        let same = BgpAdvertisement { aggregation_length_v6: 64, ..advert("d") };
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1", "10.0.0.2"], &[&same, &gold, &plain, &peered])));
+        let desired = builder.desired();
+        let terms: Vec<&Arc<[Terms]>> = desired.announcements.values().map(|a| &a.terms).collect();
+        assert!(Arc::ptr_eq(terms[0], terms[1]), "equal terms share one allocation");
+        let want = [
+            Terms { targets: Some(["r".into()].into()), local_pref: Some(7), ..Terms::default() },
+            Terms { communities: [Community::Standard(1, 2)].into(), ..Terms::default() },
+            Terms::default(),
+        ];
+        assert_eq!(**terms[0], want);
+    }
+
+    #[test]
+    fn edited_advertisement_changes_the_terms_of_its_prefixes() {
+        let mut builder = DesiredBuilder::default();
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&advert("a")])));
+        let before = builder.desired();
+        let edited = BgpAdvertisement { local_pref: Some(9), ..advert("a") };
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&edited])));
+        let after = builder.desired();
+        assert_eq!(after.generation, before.generation + 1);
+        assert_eq!(after.announcements.values().next().unwrap().terms[0].local_pref, Some(9));
+        let unannounced = Decision {
+            addresses: vec![AddressDecision {
+                ip: Some("10.0.0.1".parse().unwrap()),
+                reason: Reason::NoEndpoints,
+                advertisements: Vec::new(),
+            }],
+        };
+        builder.set(&key("d/a"), Some(&unannounced));
+        assert!(builder.desired().announcements.is_empty());
+    }
+
+    #[test]
+    fn retain_forgets_services_that_a_relist_did_not_bring() {
+        let mut builder = DesiredBuilder::default();
+        builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&advert("a")])));
+        builder.set(&key("d/b"), Some(&announced(&["10.0.0.2"], &[&advert("a")])));
+        builder.retain(|k| k.name() == "b");
+        assert_eq!(shown(&builder.desired()), ["10.0.0.2/32 d/b"]);
+    }
 }

@@ -1,5 +1,7 @@
 //! What one node announces: pure decisions with reasons, and the set of prefixes that follows from them.
 mod desired;
+#[cfg(test)]
+mod tests;
 
 pub use desired::DesiredBuilder;
 

@@ -136,6 +136,8 @@ mod tests {
     };
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+    type Prefix = fn(u32) -> IpNet;
+
     fn v4(i: u32) -> IpNet {
         IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), 32).unwrap()
     }
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn withdrawals_are_split_at_the_limit() {
-        let cases: [(u32, fn(u32) -> IpNet, &[usize]); 9] = [
+        let cases: [(u32, Prefix, &[usize]); 9] = [
             (0, v4, &[]),
             (813, v4, &[4_088]),
             (814, v4, &[4_093]),

@@ -6,7 +6,7 @@
 mod connection;
 mod rib;
 
-pub use rib::{Rib, RibPeer, RibRoute};
+pub use rib::{Rib, RibPaths, RibPeer, RibRoute};
 
 use std::{
     io,
@@ -186,7 +186,10 @@ impl Actor for Listener {
                     Ok((stream, peer)) => self.accepted(stream, peer, &stop),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
+                        tokio::select! {
+                            () = stop.cancelled() => break,
+                            () = tokio::time::sleep(ACCEPT_RETRY) => {}
+                        }
                     }
                 },
             }

@@ -15,14 +15,63 @@ const BATCH_LEN_MAX: usize = 256;
 pub struct Rib {
     /// Grows with every snapshot.
     pub version: u64,
-    /// By prefix: who announces it, and how. Never an empty inner map.
-    pub routes: OrdMap<IpNet, OrdMap<IpAddr, RibRoute>>,
+    /// By prefix: who announces it, and how. Never without a path.
+    pub routes: OrdMap<IpNet, RibPaths>,
     /// Who is connected (Established).
     pub peers: OrdMap<IpAddr, RibPeer>,
     /// UPDATE messages ever received, End-of-RIB included.
     pub updates: u64,
     /// Of those, the ones that withdrew something.
     pub withdraw_updates: u64,
+}
+
+/// The routes to one prefix, by peer; small and shared, since most prefixes have a few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RibPaths(Arc<Vec<(IpAddr, RibRoute)>>);
+
+impl RibPaths {
+    /// The route from this peer.
+    #[must_use]
+    pub fn get(&self, peer: &IpAddr) -> Option<&RibRoute> {
+        self.0.iter().find(|(from, _)| from == peer).map(|(_, route)| route)
+    }
+
+    /// All of them, in the order of the peers' addresses.
+    pub fn iter(&self) -> impl Iterator<Item = &(IpAddr, RibRoute)> {
+        self.0.iter()
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Was there none from this peer?
+    fn insert(&mut self, peer: IpAddr, route: RibRoute) -> bool {
+        let all = Arc::make_mut(&mut self.0);
+        match all.binary_search_by_key(&peer, |(from, _)| *from) {
+            Ok(index) => all[index].1 = route,
+            Err(index) => {
+                all.insert(index, (peer, route));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Was there one from this peer?
+    fn remove(&mut self, peer: &IpAddr) -> bool {
+        let Ok(index) = self.0.binary_search_by_key(peer, |(from, _)| *from) else { return false };
+        Arc::make_mut(&mut self.0).remove(index);
+        true
+    }
 }
 
 /// A route from one peer.
@@ -52,7 +101,7 @@ pub struct RibPeer {
 impl Rib {
     /// The next hops of `prefix`, each with the peer that announces it.
     pub fn next_hops(&self, prefix: &IpNet) -> impl Iterator<Item = (IpAddr, IpAddr)> {
-        self.routes.get(prefix).into_iter().flatten().map(|(peer, route)| (*peer, route.next_hop))
+        self.routes.get(prefix).into_iter().flat_map(RibPaths::iter).map(|(peer, route)| (*peer, route.next_hop))
     }
 
     fn forget(&mut self, peer: IpAddr) {
@@ -61,7 +110,7 @@ impl Rib {
             return;
         }
         let prefixes: Vec<_> =
-            self.routes.iter().filter(|(_, from)| from.contains_key(&peer)).map(|(prefix, _)| *prefix).collect();
+            self.routes.iter().filter(|(_, from)| from.get(&peer).is_some()).map(|(prefix, _)| *prefix).collect();
         for prefix in prefixes {
             self.withdraw(peer, &prefix);
         }
@@ -69,7 +118,7 @@ impl Rib {
 
     fn withdraw(&mut self, peer: IpAddr, prefix: &IpNet) {
         let Some(from) = self.routes.get_mut(prefix) else { return };
-        if from.remove(&peer).is_none() {
+        if !from.remove(&peer) {
             return;
         }
         if from.is_empty() {
@@ -81,7 +130,7 @@ impl Rib {
     }
 
     fn announce(&mut self, peer: IpAddr, prefix: IpNet, route: RibRoute) {
-        if self.routes.entry(prefix).or_default().insert(peer, route).is_none()
+        if self.routes.entry(prefix).or_default().insert(peer, route)
             && let Some(peer) = self.peers.get_mut(&peer)
         {
             peer.prefixes += 1;

@@ -17,7 +17,7 @@ use ferrocast_core::{
     announce::{Desired, TargetObserved},
     config::{Peer, PeerAs},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
     sync::{Adj, Work},
 };
 use crate::{
+    announcer::PeerSet,
     dial::{DialTo, Link},
     info::{Counters, SessionInfo},
     link::{Progress, Wire},
@@ -58,6 +59,8 @@ pub(super) struct Live<'a> {
     dialing: Option<BoxFuture<'static, io::Result<Link>>>,
     pub(super) wire: Option<Wire>,
     pub(super) desired: watch::Receiver<Arc<Desired>>,
+    node: watch::Receiver<Arc<PeerSet>>,
+    node_open: bool,
     pub(super) counters: Arc<Counters>,
     /// What the peer has from us; `None` unless Established.
     pub(super) adj: Option<Adj>,
@@ -73,6 +76,7 @@ pub(super) struct Live<'a> {
 enum Woken {
     Quit,
     Desired,
+    Node(bool),
     Time,
     Dialed(io::Result<Link>),
     Progress(Progress),
@@ -86,6 +90,8 @@ impl<'a> Live<'a> {
         let info = SessionInfo { warnings, ..blank(peer, counters.clone(), SystemTime::now()) };
         Self {
             desired: session.shared.desired.subscribe(),
+            node: session.shared.node.clone(),
+            node_open: true,
             session,
             peer: peer.clone(),
             remote,
@@ -137,17 +143,17 @@ impl<'a> Live<'a> {
         match self.wait(stop, idle && self.adj.is_some()).await {
             Woken::Quit => return Flow::Quit,
             Woken::Desired => {}
+            Woken::Node(open) => {
+                self.node_open = open;
+                self.readdress();
+            }
             Woken::Time => self.tick(),
+            Woken::Progress(progress) => self.moved(progress),
             Woken::Dialed(Ok(link)) => self.connected(link),
             Woken::Dialed(Err(error)) => {
                 self.io_error = Some(error);
                 self.feed(Event::ConnectFailed);
             }
-            Woken::Progress(Progress::Ended(error)) => {
-                self.io_error = error;
-                self.feed(Event::Closed);
-            }
-            Woken::Progress(Progress::Read | Progress::Wrote) => {}
         }
         Flow::Go
     }
@@ -169,6 +175,7 @@ impl<'a> Live<'a> {
                 }
                 Woken::Desired
             }
+            changed = self.node.changed(), if desired && self.node_open => Woken::Node(changed.is_ok()),
             () = sleep_until(deadline) => Woken::Time,
             woken = next_io(&mut self.dialing, &mut self.wire) => woken,
         }
@@ -187,7 +194,22 @@ impl<'a> Live<'a> {
         self.wire.as_ref().and_then(|wire| wire.blocked_until(limit))
     }
 
+    fn moved(&mut self, progress: Progress) {
+        if let Progress::Ended(error) = progress {
+            self.io_error = error;
+            self.feed(Event::Closed);
+        }
+    }
+
+    /// Time has passed. What the peer has said by now counts first: this task may be late, the peer was not.
     fn tick(&mut self) {
+        for _ in 0..2 {
+            // reading and writing take turns
+            if let Some(progress) = self.wire.as_mut().and_then(|wire| wire.progress().now_or_never()) {
+                self.moved(progress);
+            }
+        }
+        while self.actions.is_empty() && self.take_message() {}
         if self.send_hold().is_some_and(|deadline| deadline <= Instant::now()) {
             self.feed(Event::SendHoldExpired);
         }
@@ -199,7 +221,7 @@ impl<'a> Live<'a> {
     }
 
     fn connected(&mut self, link: Link) {
-        let node = self.session.shared.node.borrow().clone();
+        let node = self.node.borrow().clone();
         let id = router_id(self.peer.router_id, link.local, &node.internal_ips, &node.node_name);
         self.info.local_address = Some(link.local);
         self.wire = Some(Wire::new(link.stream));
@@ -228,6 +250,7 @@ impl<'a> Live<'a> {
 
     /// Carries out what the state machine asked for.
     async fn perform(&mut self) {
+        let mut closing = None;
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Dial => self.dialing = Some(self.session.shared.dial.dial(self.dial_to())),
@@ -239,9 +262,7 @@ impl<'a> Live<'a> {
                 }
                 Action::Close => {
                     self.dialing = None;
-                    if let Some(wire) = self.wire.take() {
-                        wire.close().await;
-                    }
+                    closing = self.wire.take();
                 }
                 Action::Abort => (self.dialing, self.wire) = (None, None),
                 Action::Up(negotiated) => self.went_up(*negotiated),
@@ -256,6 +277,9 @@ impl<'a> Live<'a> {
         if self.info.state != self.fsm.state() {
             self.publish();
         }
+        if let Some(wire) = closing {
+            wire.close().await; // takes a while if the peer does not read
+        }
     }
 
     fn dial_to(&self) -> DialTo {
@@ -269,9 +293,21 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn went_up(&mut self, negotiated: Negotiated) {
+    fn next_hops(&mut self) -> [Option<IpAddr>; Family::ALL.len()] {
         let local = self.info.local_address.unwrap_or(self.remote.ip());
-        let node = self.session.shared.node.borrow().clone();
+        let node = self.node.borrow_and_update().clone();
+        next_hops(local, &interface_addresses(), &node.internal_ips)
+    }
+
+    /// The node's addresses may have changed: routes whose next hop did are said again.
+    fn readdress(&mut self) {
+        let next_hops = self.next_hops();
+        if let Some(adj) = &mut self.adj {
+            adj.readdress(next_hops);
+        }
+    }
+
+    fn went_up(&mut self, negotiated: Negotiated) {
         let terrain = Terrain {
             peer: self.session.name.clone(),
             local_as: self.peer.my_asn,
@@ -279,7 +315,7 @@ impl<'a> Live<'a> {
             as4: negotiated.as4,
             offered: families(&self.peer, self.remote.ip()),
             shared: negotiated.families,
-            next_hops: next_hops(local, &interface_addresses(), &node.internal_ips),
+            next_hops: self.next_hops(),
         };
         self.epoch += 1;
         self.adj = Some(Adj::new(Resolver::new(terrain), negotiated.families));
@@ -309,7 +345,9 @@ impl<'a> Live<'a> {
             _ => down.to_string(),
         };
         let (peer, address) = (&self.session.name, self.remote);
-        if was_up {
+        if matches!(down, Down::Stopped(_)) {
+            tracing::info!(%peer, %address, reason = text, "session closed");
+        } else if was_up {
             tracing::warn!(%peer, %address, error = text, "session ended");
         } else if self.logged.as_ref() != Some(&text) {
             tracing::warn!(%peer, %address, error = text, "no session; trying again");
@@ -335,10 +373,11 @@ impl<'a> Live<'a> {
         self.info.announced = self.adj.as_ref().map_or([0; Family::ALL.len()], |adj| adj.announced);
         let announced = self.info.announced.iter().sum();
         self.counters.announced(announced);
-        let mut reason = state.to_string();
-        if let (false, Some(error)) = (state == State::Established, &self.info.last_error) {
-            reason = format!("{reason}; {error}");
-        }
+        // the states of one failing attempt after the other are not news to anybody: the error is
+        let reason = match (state, &self.info.last_error) {
+            (State::Established, _) | (_, None) => state.to_string(),
+            (_, Some(error)) => format!("not established: {error}"),
+        };
         let target = TargetObserved {
             up: self.adj.is_some(),
             generation: self.adj.as_ref().map_or(0, |adj| adj.generation),

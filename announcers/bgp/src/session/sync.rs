@@ -1,6 +1,7 @@
 //! What a peer has from us, and how it gets from there to what is desired.
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Adj {
     /// Generation of `sent`; zero: nothing yet.
     pub(super) generation: u64,
     end_of_rib_sent: bool,
+    /// Next hops that apply as soon as nothing else is under way.
+    readdress: Option<[Option<IpAddr>; Family::ALL.len()]>,
     /// Families that the peer wants again.
     pub(super) refresh: Families,
     /// Prefixes that it has, by [`Family::ALL`].
@@ -52,6 +55,8 @@ pub(super) enum Work {
     Changes,
     /// Everything of a family again.
     Again(Family),
+    /// Everything of the families whose next hop is another now.
+    Readdress,
 }
 
 impl Adj {
@@ -62,6 +67,7 @@ impl Adj {
             sent: OrdMap::new(),
             generation: 0,
             end_of_rib_sent: false,
+            readdress: None,
             refresh: Families::NONE,
             announced: [0; Family::ALL.len()],
             refused: BTreeMap::new(),
@@ -74,7 +80,15 @@ impl Adj {
         if generation != 0 && (!self.end_of_rib_sent || desired.has_changed().unwrap_or(false)) {
             return Some(Work::Changes);
         }
+        if generation != 0 && self.readdress.is_some() {
+            return Some(Work::Readdress);
+        }
         self.refresh.iter().next().map(Work::Again)
+    }
+
+    /// From now on the routes have these next hops.
+    pub(super) fn readdress(&mut self, next_hops: [Option<IpAddr>; Family::ALL.len()]) {
+        self.readdress = (next_hops != self.resolver.next_hops()).then_some(next_hops);
     }
 
     /// Old and new route of one change.
@@ -141,6 +155,7 @@ impl Live<'_> {
                 self.send_changes(&desired, stop).await
             }
             Work::Again(family) => self.send_again(family, stop).await,
+            Work::Readdress => self.send_readdressed(stop).await,
         };
         self.publish();
         done.err().unwrap_or(Flow::Go)
@@ -217,6 +232,35 @@ impl Live<'_> {
         }
         let wrote = packers.push(change.prefix, number, &adj.resolver, &mut wire.outbox);
         self.counters.sent(Kind::Update, wrote);
+    }
+
+    /// Sends the routes whose next hop has changed; withdraws those that have none any more.
+    async fn send_readdressed(&mut self, stop: &CancellationToken) -> Result<(), Flow> {
+        let epoch = self.epoch;
+        let Some(adj) = &mut self.adj else { return Ok(()) };
+        let Some(next_hops) = adj.readdress.take() else { return Ok(()) };
+        let old = adj.resolver.next_hops();
+        let sent = adj.sent.clone();
+        let desired = Desired { generation: adj.generation, announcements: sent.clone() };
+        for family in Family::ALL.into_iter().filter(|f| old[f.index()] != next_hops[f.index()]) {
+            if next_hops[family.index()].is_none() {
+                let mut packers = Family::ALL.map(WithdrawPacker::new);
+                for (prefix, old) in sent.iter().filter(|(prefix, _)| Family::of_prefix(prefix) == family) {
+                    self.withdraw(&Change { prefix, old: Some(old), new: None }, &mut packers);
+                    self.make_room(epoch, stop).await?;
+                }
+                self.write(|out| packers[family.index()].flush(out).into());
+            }
+            // what the peer has of the family counts as nothing: all of it differs from what is desired
+            let Some(adj) = &mut self.adj else { return Ok(()) };
+            adj.announced[family.index()] = 0;
+            adj.sent =
+                adj.sent.iter().filter(|(p, _)| Family::of_prefix(p) != family).map(|(p, a)| (*p, a.clone())).collect();
+        }
+        if let Some(adj) = &mut self.adj {
+            adj.resolver.set_next_hops(next_hops);
+        }
+        self.send_changes(&desired, stop).await
     }
 
     /// Sends everything of `family` once more. Source: RFC 2918 §4.

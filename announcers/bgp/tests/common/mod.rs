@@ -1,5 +1,5 @@
 //! What every test of the announcer needs.
-#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "every test binary uses its own part")]
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -40,6 +40,7 @@ pub fn quick() -> Tuning {
         retry: Retry {
             delay_min: Duration::from_millis(20),
             delay_max: Duration::from_millis(100),
+            connect_timeout: Duration::from_secs(1),
             ..Retry::default()
         },
     }

@@ -1,0 +1,129 @@
+//! Validation never panics, whatever is written, and says the same twice.
+use std::sync::Arc;
+
+use ferrocast_core::{
+    config::{
+        BgpAdvertisementSpec, BgpPeerSpec, Builder, CommunitySpec, Meta, PoolSpec, RawSelector, Resource, Resources,
+        Severity, Spec, build,
+    },
+    model::{Labels, ObjectKey},
+};
+use proptest::{collection::vec, option, prelude::*};
+
+/// Text that is often nearly right.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9a-f:./ -]{0,24}",
+        r"10\.0\.[0-3]\.[0-9]{1,3}(/[0-9]{1,2}|-10\.0\.[0-3]\.[0-9]{1,3})?",
+        "(::|fc00::|ffff::)[0-9a-f]{0,4}(/[0-9]{1,3}|-ffff::[0-9a-f]{0,4})?",
+        "(0\\.0\\.0\\.0|::|255\\.255\\.255\\.255)(/[0-3])?",
+        "(large:)?[0-9]{1,6}:[0-9]{1,6}(:[0-9]{1,11})?",
+        "-?[0-9]{0,20}\\.?[0-9]{0,20}(ns|us|ms|s|m|h)?",
+        "\\PC{0,12}",
+    ]
+}
+
+fn any_selector() -> impl Strategy<Value = RawSelector> {
+    let operator = prop_oneof![Just("In".to_owned()), Just("Exists".to_owned()), any_text()];
+    vec((any_text(), operator, vec(any_text(), 0..2)), 0..2)
+        .prop_map(|match_expressions| RawSelector { match_expressions, ..RawSelector::default() })
+}
+
+fn any_number() -> impl Strategy<Value = Option<i64>> {
+    option::of(prop_oneof![0i64..200, any::<i64>()])
+}
+
+fn any_peer() -> impl Strategy<Value = Spec> {
+    let text = || option::of(any_text());
+    let numbers = (any_number(), any_number(), any_number(), any_number());
+    let texts = (text(), text(), text(), text(), text(), text(), text());
+    (numbers, texts, vec(any_selector(), 0..3), option::of(any::<bool>())).prop_map(
+        |(numbers, texts, selectors, flag)| {
+            Spec::Peer(BgpPeerSpec {
+                my_asn: numbers.0,
+                local_asn: numbers.1,
+                peer_asn: numbers.2,
+                peer_port: numbers.3,
+                peer_address: texts.0,
+                source_address: texts.1,
+                hold_time: texts.2,
+                keepalive_time: texts.3,
+                connect_time: texts.4,
+                router_id: texts.5,
+                password: texts.6,
+                node_selectors: selectors,
+                ebgp_multi_hop: flag,
+                ..BgpPeerSpec::default()
+            })
+        },
+    )
+}
+
+fn any_advert() -> impl Strategy<Value = Spec> {
+    (any_number(), any_number(), any_number(), vec(any_text(), 0..3), vec(any_selector(), 0..2)).prop_map(
+        |(aggregation_length, aggregation_length_v6, local_pref, communities, service_selectors)| {
+            Spec::BgpAdvertisement(BgpAdvertisementSpec {
+                aggregation_length,
+                aggregation_length_v6,
+                local_pref,
+                communities,
+                service_selectors,
+                ..BgpAdvertisementSpec::default()
+            })
+        },
+    )
+}
+
+fn any_object() -> impl Strategy<Value = (&'static str, Spec)> {
+    let pool = vec(any_text(), 0..5).prop_map(|addresses| Spec::Pool(PoolSpec { addresses, ..PoolSpec::default() }));
+    let community = vec((any_text(), any_text()), 0..3).prop_map(|c| Spec::Community(CommunitySpec { communities: c }));
+    prop_oneof![
+        3 => pool.prop_map(|spec| ("IPAddressPool", spec)),
+        2 => any_peer().prop_map(|spec| ("BGPPeer", spec)),
+        2 => any_advert().prop_map(|spec| ("BGPAdvertisement", spec)),
+        1 => community.prop_map(|spec| ("Community", spec)),
+    ]
+}
+
+fn resources(objects: &[((&'static str, Spec), u8, i64)]) -> Resources {
+    let mut resources = Resources { namespace: "metallb-system".into(), ..Resources::default() };
+    for ((kind, spec), name, created_s) in objects {
+        let key = ObjectKey { kind, name: name.to_string().into() };
+        let labels = Labels::default();
+        let meta =
+            Meta { key: key.clone(), uid: "".into(), resource_version: "".into(), created_s: *created_s, labels };
+        let resource = Resource { meta, spec: Some(spec.clone()), problems: Vec::new() };
+        resources.objects.insert(key, Arc::new(resource));
+    }
+    resources
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn validation_never_panics_and_keeps_pools_apart(
+        first in vec((any_object(), 0u8..6, 0i64..3), 0..8),
+        second in vec((any_object(), 0u8..6, 0i64..3), 0..8),
+    ) {
+        let mut builder = Builder::default();
+        prop_assert_eq!(builder.build(&resources(&first)), build(&resources(&first)), "without a past");
+        let resources = resources(&second);
+        let config = builder.build(&resources);
+        prop_assert_eq!(&builder.build(&resources), &config, "the same again");
+        prop_assert_eq!(config.stale, config.problems.iter().any(|p| p.severity == Severity::Error));
+        let pools = resources.objects.keys().filter(|k| k.kind == "IPAddressPool").count();
+        prop_assert_eq!(config.pools.len() + config.pools_unknown.len(), pools, "an invalid pool is not absent");
+        let mut ranges: Vec<_> = config.pools.values().flat_map(|p| p.ranges.iter().copied()).collect();
+        ranges.sort();
+        prop_assert!(ranges.iter().all(|r| r.first <= r.last && r.first.is_ipv4() == r.last.is_ipv4()));
+        prop_assert!(ranges.array_windows().all(|[a, b]| a.last < b.first), "{:?}", ranges);
+        for pool in config.pools.values() {
+            for range in &pool.ranges {
+                prop_assert_eq!(config.pool_of(range.first), Some(pool));
+                prop_assert_eq!(config.pool_of(range.last), Some(pool));
+            }
+        }
+        prop_assert!(!build(&resources).problems.iter().any(|p| p.message.is_empty()));
+    }
+}
