@@ -17,6 +17,8 @@ use ferrocast_tests::wait::{ensure_that, eventually, throughout};
 const OUTAGE_S: u64 = 60;
 /// The long outage, s: longer than any watch or lease lives.
 const LONG_OUTAGE_S: u64 = 600;
+/// How long kube-proxy may take to see anything new after an outage: its own watches wait up to a minute and more.
+const PROXY_RECOVERY_MAX: Duration = Duration::from_secs(120);
 /// A killed leader's successor must allocate within this, s: its Lease of 15 s, and the retries.
 const TAKE_OVER_MAX_S: u64 = 20;
 /// A leader that was asked to stop must have a successor within this, s: well below the Lease's 15 s.
@@ -248,6 +250,12 @@ async fn outage(bed: &mut Bed, length: Duration) -> Result<()> {
         println!("     {}: address {:.1} s after the API server's return", service.name, began.elapsed().as_secs_f32());
         bed.lab.wait_for_hops(&host_route(&address), &NODES).await?;
         println!("     {}: routes {:.1} s after", service.name, began.elapsed().as_secs_f32());
+    }
+    for service in [&before, &after] {
+        let address = bed.lab.cluster.addresses("default", service.name).await?.remove(0);
+        bed.lab.client_via(&bed.lab.bird, &address)?;
+        let what = "kube-proxy has caught up";
+        eventually(what, PROXY_RECOVERY_MAX, async || bed.lab.request(&address).map(drop)).await?;
         bed.lab.wait_for_backends(&address, &NODES).await?;
         println!("     {}: kube-proxy {:.1} s after", service.name, began.elapsed().as_secs_f32());
     }
