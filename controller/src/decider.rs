@@ -191,8 +191,11 @@ impl State {
         for address in &decision.addresses {
             let same =
                 before.is_some_and(|d| d.addresses.iter().any(|a| (a.ip, a.reason) == (address.ip, address.reason)));
-            if !same {
+            // A start decides on every Service at once; only what changes later is worth a line each.
+            if before.is_some() && !same {
                 tracing::info!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
+            } else if !same {
+                tracing::debug!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
             }
         }
         self.builder.set(key, Some(&decision));

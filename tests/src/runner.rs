@@ -21,7 +21,7 @@ const INSIDE: &str = "FERROCAST_TESTS_INSIDE";
 /// Set to run what takes many minutes too.
 const LONG: &str = "FERROCAST_TESTS_LONG";
 /// The longest that one ordinary case may take, s.
-const CASE_TIME_MAX_S: u64 = 240;
+const CASE_TIME_MAX_S: u64 = 300;
 /// The longest that one long case may take, s.
 const LONG_CASE_TIME_MAX_S: u64 = 1_200;
 /// The longest that the shared context may take to stand, s (the first start of a binary reads it from disk).

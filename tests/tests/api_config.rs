@@ -102,6 +102,7 @@ async fn what_a_peer_asks_for_and_does_not_get_is_told_and_the_peer_dialled(worl
         site.wait_for_event(name, &["Warning ConfigurationWarning", field, "not supported yet"]).await?;
         wait_for_log(&speaker, &["WARN", name, field, "not supported yet"]).await?;
         wait_until_dialled(name, listener).await?;
+        wait_for_session(&speaker, name, &|session| session["warnings"].to_string().contains(field)).await?;
     }
     end([controller, speaker]).await
 }
@@ -122,7 +123,8 @@ async fn a_peer_that_cannot_be_dialled_as_asked_is_not_dialled_and_told_why(worl
     let (controller, speaker) = (world.controller(&site, "0").await?, world.speaker(&site, 1).await?);
     for (name, why, _) in &peers {
         site.wait_for_event(name, &["Warning", "not dialled", why]).await?;
-        wait_for_reason(&speaker, name, &|reason| reason.contains("not dialled") && reason.contains(why)).await?;
+        wait_for_session(&speaker, name, &|session| session["state"] == "Idle" && last_error(session).contains(why))
+            .await?;
     }
     // A peer that is dialled comes after all others: by then they would have been.
     let (listener, ordinary) = listening_peer(&site, "ordinary", json!({}))?;
@@ -134,17 +136,20 @@ async fn a_peer_that_cannot_be_dialled_as_asked_is_not_dialled_and_told_why(worl
     end([controller, speaker]).await
 }
 
-/// Waits until a speaker says this of a peer.
-async fn wait_for_reason(speaker: &Ferrocast, peer: &str, fits: &dyn Fn(&str) -> bool) -> Result<()> {
-    eventually(&format!("the speaker's reason about {peer} fits"), CONVERGENCE_TIME_MAX, async || {
+/// Waits until a speaker's session with a peer is like this.
+async fn wait_for_session(speaker: &Ferrocast, peer: &str, fits: &dyn Fn(&Value) -> bool) -> Result<()> {
+    eventually(&format!("the session with {peer} is as wanted"), CONVERGENCE_TIME_MAX, async || {
         let document: Value = serde_json::from_str(&speaker.get("/v1/bgp")?)?;
         let peers = document["peers"].as_array().cloned().unwrap_or_default();
         let found = peers.iter().find(|found| found["peer"] == peer).context("not listed")?;
-        let reason = found["reason"].as_str().unwrap_or_default();
-        ensure!(fits(reason), "it is {reason:?}");
+        ensure!(fits(found), "it is {found}");
         Ok(())
     })
     .await
+}
+
+fn last_error(session: &Value) -> &str {
+    session["lastError"].as_str().unwrap_or_default()
 }
 
 async fn a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes(world: &mut World) -> Result<()> {
@@ -157,8 +162,7 @@ async fn a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes(world:
     site.wait_for_event("guarded", &missing).await?;
     for speaker in [&one, &other] {
         wait_for_log(speaker, &["ERROR", "guarded", "passwordSecret", "\"bgp\""]).await?;
-        wait_for_reason(speaker, "guarded", &|reason| reason.contains("not dialled") && reason.contains("Secret"))
-            .await?;
+        wait_for_session(speaker, "guarded", &|session| last_error(session).contains("there is no Secret")).await?;
     }
     // A Secret of another type does not do, and is not mistaken for one that is absent.
     let secret = |kind: &str| {
@@ -176,7 +180,7 @@ async fn a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes(world:
     world.cluster.delete(&secret("Opaque")).await?;
     world.cluster.apply(&secret("kubernetes.io/basic-auth")).await?;
     for speaker in [&one, &other] {
-        wait_for_reason(speaker, "guarded", &|reason| !reason.contains("not dialled")).await?;
+        wait_for_session(speaker, "guarded", &|session| !last_error(session).contains("Secret")).await?;
     }
     eventually("both speakers dial", CONVERGENCE_TIME_MAX, async || {
         let attempts = dialling()?.lines().count();

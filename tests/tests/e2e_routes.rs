@@ -14,6 +14,8 @@ use serde_json::json;
 
 /// AS of the router that stops reading.
 const STUCK_ASN: u32 = 64_510;
+/// Large communities of each route for it.
+const LONG_COMMUNITIES: u32 = 60;
 /// How often the stuck router's share of the routes is changed, until nothing more fits into its connection.
 const CHANGES_MAX: usize = 60;
 /// How long the other sessions may take while one router does not read: far below any timer of BGP.
@@ -181,8 +183,14 @@ async fn a_router_that_stops_reading_delays_no_other(bed: &mut Bed) -> Result<()
     let lab = &bed.0;
     let stuck = lab.start_stuck_router(STUCK_ASN)?;
     let spec = json!({"myASN": SPEAKER_ASN, "peerASN": STUCK_ASN, "peerAddress": "10.99.0.13", "holdTime": "90s"});
-    let peer = objects::config(CONFIG_NAMESPACE, "BGPPeer", "stuck", spec);
-    lab.cluster.apply(&peer).await?;
+    // Long UPDATEs for it alone fill its connection soon.
+    let communities: Vec<String> = (0..LONG_COMMUNITIES).map(|number| format!("large:64600:0:{number}")).collect();
+    let long = json!({"peers": ["stuck"], "communities": communities});
+    let extra = [
+        objects::config(CONFIG_NAMESPACE, "BGPPeer", "stuck", spec),
+        objects::config(CONFIG_NAMESPACE, "BGPAdvertisement", "long", long),
+    ];
+    lab.cluster.apply_all(&extra).await?;
     eventually("the stuck router has sessions", CONVERGENCE_TIME_MAX, async || {
         ensure_that(stuck.log()?.contains("established"), || stuck.tail())
     })
@@ -217,5 +225,5 @@ async fn a_router_that_stops_reading_delays_no_other(bed: &mut Bed) -> Result<()
     })
     .await?;
     lab.restore_buffers()?;
-    lab.cluster.delete(&peer).await
+    lab.cluster.delete_all(&extra).await
 }
