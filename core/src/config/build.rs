@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    BgpAdvertisement, Config, Problem, Resource, Resources, Severity, Spec, advert,
+    BgpAdvertisement, Config, Password, Problem, Resource, Resources, Severity, Spec, advert,
     check::Report,
     community::{self, Aliases},
     peer::{self, PeerDraft},
@@ -24,6 +24,8 @@ pub struct Builder {
 struct LastValid {
     pools: BTreeMap<Arc<str>, PoolDraft>,
     peers: BTreeMap<Arc<str>, PeerDraft>,
+    /// By peer: the Secret that it names, and the password read from it last.
+    passwords: BTreeMap<Arc<str>, (Arc<str>, Password)>,
     advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
     communities: BTreeMap<Arc<str>, Arc<[(String, Community)]>>,
 }
@@ -71,6 +73,7 @@ impl LastValid {
         };
         self.pools.retain(|name, _| exists("IPAddressPool", name));
         self.peers.retain(|name, _| exists("BGPPeer", name));
+        self.passwords.retain(|name, _| exists("BGPPeer", name));
         self.advertisements.retain(|name, _| exists("BGPAdvertisement", name));
         self.communities.retain(|name, _| exists("Community", name));
     }
@@ -160,7 +163,11 @@ impl<'a> Pass<'a> {
             }
             let mut notes = Report::new(&object.meta.key);
             if let Some(draft) = past.peers.get(name) {
-                let peer = draft.resolve(self.resources, &mut notes);
+                let last = past.passwords.remove(name).filter(|(secret, _)| Some(secret) == draft.secret.as_ref());
+                let peer = draft.resolve(self.resources, last.map(|(_, password)| password), &mut notes);
+                if let (Some(secret), Some(password)) = (&draft.secret, &peer.password) {
+                    past.passwords.insert(name.clone(), (secret.clone(), password.clone()));
+                }
                 if let Some(profile) = &peer.bfd_profile
                     && !self.resources.objects.contains_key(&ObjectKey { kind: "BFDProfile", name: profile.clone() })
                 {

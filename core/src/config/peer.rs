@@ -35,7 +35,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(65_535);
 pub(super) struct PeerDraft {
     pub(super) peer: Peer,
     /// Name of the Secret with its password.
-    secret: Option<Arc<str>>,
+    pub(super) secret: Option<Arc<str>>,
 }
 
 /// Checks everything about a peer that concerns no other object.
@@ -288,13 +288,14 @@ fn warn_about_what_does_nothing(spec: &BgpPeerSpec, report: &mut Report) {
 }
 
 impl PeerDraft {
-    /// The peer with its password looked up. A Secret that is missing leaves the peer in force but undialled.
-    pub(super) fn resolve(&self, resources: &Resources, report: &mut Report) -> Peer {
+    /// The peer with its password looked up. A Secret that is missing or invalid leaves the last password that was read from
+    /// it in use, so that its session goes on; without one the peer is in force but not dialled.
+    pub(super) fn resolve(&self, resources: &Resources, last: Option<Password>, report: &mut Report) -> Peer {
         let mut peer = self.peer.clone();
         let Some(name) = &self.secret else { return peer };
         let found = match resources.passwords.get(name) {
             None => Err(format!(
-                "there is no Secret {name:?} of type kubernetes.io/basic-auth in the namespace {:?}",
+                "Secret {name:?} of type kubernetes.io/basic-auth does not exist in the namespace {:?}",
                 resources.namespace
             )),
             Some(Err(why)) => Err(why.clone()),
@@ -304,9 +305,13 @@ impl PeerDraft {
             }
             Some(Ok(password)) => Ok(password.clone()),
         };
-        match found {
-            Ok(password) => peer.password = Some(password),
-            Err(why) => {
+        match (found, last) {
+            (Ok(password), _) => peer.password = Some(password),
+            (Err(why), Some(last)) => {
+                report.error("spec.passwordSecret.name", name, format!("{why}: the last password read stays in use"));
+                peer.password = Some(last);
+            }
+            (Err(why), None) => {
                 report.error(
                     "spec.passwordSecret.name",
                     name,

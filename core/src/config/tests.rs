@@ -225,6 +225,26 @@ fn peer_stays_in_force_undialled_when_its_secret_is_missing() {
 }
 
 #[test]
+fn password_stays_in_use_when_its_secret_vanishes_or_breaks() {
+    let named = |name: &str| {
+        let secret = SecretRef { name: name.to_owned(), namespace: String::new() };
+        World::new().peer("r", 0, BgpPeerSpec { password_secret: Some(secret), ..peer() })
+    };
+    let mut builder = Builder::default();
+    let mut password = |world: World| {
+        let config = builder.build(&world.resources);
+        (config.peers["r"].password.as_ref().map(|p| p.0.to_string()), config.stale)
+    };
+    assert_eq!(password(named("s")), (None, true));
+    assert_eq!(password(named("s").password("s", Ok("x"))), (some("x"), false));
+    assert_eq!(password(named("s")), (some("x"), true));
+    assert_eq!(password(named("s").password("s", Ok(""))), (some("x"), true));
+    assert_eq!(password(named("s").password("s", Ok("y"))), (some("y"), false));
+    assert_eq!(password(named("other")), (None, true)); // another Secret's password is another's
+    assert_eq!(password(named("s")), (None, true));
+}
+
+#[test]
 fn largest_block_of_a_range_decides_about_aggregation() {
     for (first, last, want) in [
         ("10.0.0.0", "10.0.0.255", 24),
