@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         what_a_peer_asks_for_and_does_not_get_is_told_and_the_peer_dialled,
         a_peer_that_cannot_be_dialled_as_asked_is_not_dialled_and_told_why,
         a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes,
+        a_deleted_secret_leaves_its_password_in_use,
         metrics_and_health_are_for_everybody_and_details_for_loopback_only,
     ];
     runner::main::<World>("api_config", env!("CARGO_TARGET_TMPDIR"), cases)
@@ -152,6 +153,27 @@ fn last_error(session: &Value) -> &str {
     session["lastError"].as_str().unwrap_or_default()
 }
 
+fn secret(site: &Site, kind: &str) -> Value {
+    let metadata = json!({"namespace": site.name, "name": "bgp"});
+    let data = json!({"username": "", "password": "tell-nobody"});
+    json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "stringData": data})
+}
+
+/// Connections to a listening socket that wait for an answer: a listener that knows no password gives none to who has one.
+fn attempts(listener: &TcpListener) -> Result<usize> {
+    let port = listener.local_addr()?.port();
+    Ok(sh(&format!("ss -tnH state syn-sent dst {HOST} dport = :{port}"))?.lines().count())
+}
+
+async fn wait_for_attempts(listener: &TcpListener, count: usize) -> Result<()> {
+    eventually(&format!("{count} speakers dial with a password"), CONVERGENCE_TIME_MAX, async || {
+        let found = attempts(listener)?;
+        ensure!(found == count, "{found} do");
+        Ok(())
+    })
+    .await
+}
+
 async fn a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes(world: &mut World) -> Result<()> {
     let site = world.site("secret").await?;
     let (listener, peer) = listening_peer(&site, "guarded", json!({"passwordSecret": {"name": "bgp"}}))?;
@@ -162,37 +184,41 @@ async fn a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes(world:
     site.wait_for_event("guarded", &missing).await?;
     for speaker in [&one, &other] {
         wait_for_log(speaker, &["ERROR", "guarded", "passwordSecret", "\"bgp\""]).await?;
-        wait_for_session(speaker, "guarded", &|session| last_error(session).contains("there is no Secret")).await?;
+        wait_for_session(speaker, "guarded", &|session| last_error(session).contains("does not exist")).await?;
     }
-    // A Secret of another type does not do, and is not mistaken for one that is absent.
-    let secret = |kind: &str| {
-        json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": {"namespace": site.name, "name": "bgp"},
-            "stringData": {"username": "", "password": "tell-nobody"}})
-    };
-    world.cluster.apply(&secret("Opaque")).await?;
-    let wanted = format!("dst {HOST} dport = :{}", listener.local_addr()?.port());
-    let dialling = || sh(&format!("ss -tnH state syn-sent {wanted}"));
-    ensure!(dialling()?.is_empty(), "dialled without a password: {}", dialling()?);
+    // A Secret of another type does not do; the Event says of which type it has to be.
+    world.cluster.apply(&secret(&site, "Opaque")).await?;
     let told = site.events("guarded", &["passwordSecret"]).await?;
     ensure!(told.len() == 1 && told[0].contains("kubernetes.io/basic-auth"), "told {told:#?}");
+    ensure!(attempts(&listener)? == 0, "dialled");
 
-    // This listener knows no password, so the kernel drops what is signed: an attempt shows as one.
-    world.cluster.delete(&secret("Opaque")).await?;
-    world.cluster.apply(&secret("kubernetes.io/basic-auth")).await?;
+    world.cluster.delete(&secret(&site, "Opaque")).await?;
+    world.cluster.apply(&secret(&site, "kubernetes.io/basic-auth")).await?;
     for speaker in [&one, &other] {
         wait_for_session(speaker, "guarded", &|session| !last_error(session).contains("Secret")).await?;
     }
-    eventually("both speakers dial", CONVERGENCE_TIME_MAX, async || {
-        let attempts = dialling()?.lines().count();
-        ensure!(attempts == 2, "{attempts} attempts");
-        Ok(())
-    })
-    .await?;
+    wait_for_attempts(&listener, 2).await?;
+    let told = site.events("guarded", &[]).await?;
+    ensure!(told.len() == 1, "told {told:#?}");
     for role in [&controller, &one, &other] {
         ensure!(!role.log()?.contains("tell-nobody"), "a password is logged");
         ensure!(!role.get("/metrics")?.contains("tell-nobody"), "a password is in the metrics");
     }
     end([controller, one, other]).await
+}
+
+async fn a_deleted_secret_leaves_its_password_in_use(world: &mut World) -> Result<()> {
+    let site = world.site("deleted-secret").await?;
+    let (listener, peer) = listening_peer(&site, "guarded", json!({"passwordSecret": {"name": "bgp"}}))?;
+    let basic = secret(&site, "kubernetes.io/basic-auth");
+    world.cluster.apply_all(&[basic.clone(), peer]).await?;
+    let speaker = world.speaker(&site, 1).await?;
+    wait_for_attempts(&listener, 1).await?;
+    world.cluster.delete(&basic).await?;
+    site.wait_for_event("guarded", &["ConfigurationError", "\"bgp\"", "the last password read stays in use"]).await?;
+    wait_for_session(&speaker, "guarded", &|session| !last_error(session).contains("Secret")).await?;
+    wait_for_attempts(&listener, 1).await?;
+    end([speaker]).await
 }
 
 /// The HTTP status of a GET from `source` to `target`.

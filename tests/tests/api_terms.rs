@@ -1,4 +1,5 @@
 //! From one controller to the next: what a restart, a take-over and a hand-over change, which is almost nothing.
+#![allow(clippy::disallowed_methods, reason = "a test reads the clock")]
 
 mod api;
 
