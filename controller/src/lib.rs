@@ -17,8 +17,8 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 
 /// Environment variable with the log filter, e.g. `debug` or `info,ferrocast_bgp=debug`.
 const LOG_ENV: &str = "FERROCAST_LOG";
-/// The client library logs every failed attempt as an error, ten times a second in an outage; whoever handles the failure
-/// has its own line, once.
+/// The client library logs every failed attempt as an error, hundreds of lines in an outage of a minute; whoever handles
+/// the failure has its own line, once.
 const HANDLED: &str = "kube_client=off,kube_runtime=off";
 
 /// Parses the command line, runs what it says, returns the exit code.
