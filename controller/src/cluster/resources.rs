@@ -308,6 +308,13 @@ impl Feed for ResourceFeed {
         });
     }
 
+    fn restore(&mut self, items: Vec<Arc<Resource>>, epoch: u64) {
+        self.draft.send_modify(|draft| {
+            draft.resources.objects.extend(items.into_iter().map(|r| (r.meta.key.clone(), r)));
+            draft.epochs[self.kind as usize] = epoch;
+        });
+    }
+
     fn apply(&mut self, item: Arc<Resource>) {
         self.draft.send_if_modified(|draft| {
             draft.resources.objects.insert(item.meta.key.clone(), item.clone()).as_ref() != Some(&item)
@@ -389,5 +396,24 @@ mod tests {
         assert!(resource.spec.is_some());
         assert_eq!(resource.problems[0].field, "spec.autoasign");
         assert_eq!(resource.problems[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn object_that_is_not_restored_yet_stays_until_a_list_is_the_truth_again() {
+        let object = |name: &str| {
+            Arc::new(resource(Kind::Pool, &ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }, &json!({})))
+        };
+        let (draft, reader) = watch::channel(ResourcesDraft::default());
+        let mut feed = ResourceFeed { kind: Kind::Pool, draft: Arc::new(draft) };
+        let names =
+            || reader.borrow().resources.objects.keys().map(|key| key.name.to_string()).collect::<Vec<_>>().join(" ");
+        feed.replace(vec![object("a"), object("b")], 1);
+        feed.restore(vec![], 2);
+        assert_eq!((names().as_str(), reader.borrow().epochs[Kind::Pool as usize]), ("a b", 2));
+        feed.restore(vec![object("b"), object("c")], 3);
+        assert_eq!(names(), "a b c");
+        feed.remove(object("c"));
+        feed.replace(vec![object("b")], 4);
+        assert_eq!(names(), "b");
     }
 }
