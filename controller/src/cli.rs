@@ -95,13 +95,13 @@ pub struct SpeakerArgs {
 pub struct SandboxArgs {
     /// Directory of manifests. Without it an example is written to a new directory.
     pub dir: Option<PathBuf>,
-    /// How many nodes, each with a speaker.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub nodes: u8,
+    /// How many nodes, each with a speaker. Without it: the Node objects of DIR, or 3 if there are none.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=200))]
+    pub nodes: Option<u8>,
     /// Where endpoints come from.
     #[arg(long, value_enum, default_value_t = EndpointsFrom::Assume)]
     pub endpoints: EndpointsFrom,
-    /// A real router to peer with, besides the built-in one: ADDR[:PORT],AS. May be repeated.
+    /// A real router to peer with, besides the built-in one. May be repeated.
     #[arg(long, value_name = "ADDR[:PORT],AS")]
     pub peer: Vec<String>,
     /// Converge, print, exit: 0 if every LoadBalancer Service has an address and a route at the built-in router, else 1.

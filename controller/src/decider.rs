@@ -132,7 +132,9 @@ impl Decider {
     /// Hands the desired set, as far as the pacer lets it, to every announcer.
     async fn hand_over(&self, state: &mut State) -> Option<std::time::Instant> {
         state.seen.as_ref()?;
-        let desired = state.builder.desired();
+        // Counted from 1: "nothing to announce" is a decision too, unlike generation 0.
+        let mut desired = state.builder.desired();
+        desired.generation += 1;
         let paced = state.pacer.pace(&desired, Instant::now().into_std());
         if paced.now.generation != state.handed_over {
             state.handed_over = paced.now.generation;
@@ -189,8 +191,11 @@ impl State {
         for address in &decision.addresses {
             let same =
                 before.is_some_and(|d| d.addresses.iter().any(|a| (a.ip, a.reason) == (address.ip, address.reason)));
-            if !same {
+            // A start decides on every Service at once; only what changes later is worth a line each.
+            if before.is_some() && !same {
                 tracing::info!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
+            } else if !same {
+                tracing::debug!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
             }
         }
         self.builder.set(key, Some(&decision));

@@ -1,5 +1,11 @@
 //! The HTTP port: metrics and health for everybody, details from loopback only.
-use std::{future::IntoFuture as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture as _,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -18,6 +24,9 @@ use tokio::net::TcpListener;
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Wait between attempts to bind the port.
 const BIND_RETRY: Duration = Duration::from_secs(2);
+
+/// "Address family not supported" on Linux.
+const EAFNOSUPPORT: i32 = 97;
 
 /// Starts recording metrics for this process.
 ///
@@ -96,12 +105,22 @@ async fn loopback_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Requ
     }
 }
 
+/// Listens on `addr`; on a host without IPv6, every address means every IPv4 address.
+async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(addr).await {
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && addr.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port())).await
+        }
+        bound => bound,
+    }
+}
+
 impl Actor for Admin {
     const NAME: &'static str = "admin";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
         let listener = loop {
-            match TcpListener::bind(self.addr).await {
+            match bind(self.addr).await {
                 Ok(listener) => break listener,
                 Err(error) => tracing::error!(addr = %self.addr, %error, "cannot serve HTTP, trying again"),
             }

@@ -23,7 +23,7 @@ const LOG_ENV: &str = "FERROCAST_LOG";
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = matches!(cli.command, Command::Sandbox(_));
-    init_logging(cli.log_format, if quiet { "warn" } else { "info" });
+    init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {

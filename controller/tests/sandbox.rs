@@ -1,5 +1,5 @@
 //! `ferrocast sandbox` as a user runs it: the real binary, over its real TCP sessions on loopback.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests own the clock")]
 use std::{
     fs,
     io::{BufRead as _, BufReader},
@@ -152,4 +152,24 @@ fn sandbox_follows_edits_of_its_files() {
     fs::remove_file(dir.path().join("two.yaml")).unwrap();
     let picture = live.wait("service removed", |p| row(p, "default/two", false).is_none());
     assert_eq!(hops(&picture, "default/one"), 1);
+}
+
+#[test]
+fn sandbox_runs_a_speaker_per_node_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("pool.yaml", &format!("{POOL}spec: {{addresses: [192.0.2.8/30]}}\n"));
+    write(
+        "advertisement.yaml",
+        &format!("{ADVERTISEMENT}spec: {{nodeSelectors: [{{matchLabels: {{edge: 'yes'}}}}]}}\n"),
+    );
+    write("one.yaml", &service("one", "Cluster"));
+    let node =
+        |name: &str, edge: &str| format!("kind: Node\nmetadata: {{name: {name}, labels: {{edge: '{edge}'}}}}\n---\n");
+    write("nodes.yaml", &(node("worker-a", "yes") + &node("worker-b", "no")));
+    let output = sandbox(&[dir.path().to_str().unwrap(), "--once", "-o", "json"]).output().unwrap();
+    let picture: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let one = row(&picture, "default/one", false).unwrap();
+    assert_eq!(one["announcedFrom"], serde_json::json!(["worker-a"]));
+    assert_eq!(one["reason"], "announced; notOwner (worker-b)");
 }

@@ -61,7 +61,7 @@ pub struct Announcement {
 }
 
 /// The complete set of prefixes that this node should announce: an immutable snapshot with structural sharing, so that
-/// cloning is O(1) and `announcements.diff(&older.announcements)` costs what changed.
+/// cloning is O(1) and `older.announcements.diff(&newer.announcements)` costs what changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Grows by one per change; lets an observer say how far it got. Zero: nothing decided yet.

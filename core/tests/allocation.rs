@@ -192,6 +192,9 @@ fn service(name: &str, uid: u64, wish: &Wish) -> Service {
     service
 }
 
+/// Addresses, pool, code.
+type Facts = (Vec<IpAddr>, Option<Arc<str>>, &'static str);
+
 /// A cluster with its current leader.
 struct World {
     config: Arc<Config>,
@@ -311,7 +314,7 @@ impl World {
     }
 
     /// Addresses, pool and code of every Service.
-    fn facts(&self) -> BTreeMap<ServiceKey, (Vec<IpAddr>, Option<Arc<str>>, &'static str)> {
+    fn facts(&self) -> BTreeMap<ServiceKey, Facts> {
         self.told.iter().map(|(k, o)| (k.clone(), (o.ips.clone(), o.pool.clone(), o.code))).collect()
     }
 

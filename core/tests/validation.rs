@@ -107,7 +107,7 @@ proptest! {
         second in vec((any_object(), 0u8..6, 0i64..3), 0..8),
     ) {
         let mut builder = Builder::default();
-        let _ = builder.build(&resources(&first));
+        prop_assert_eq!(builder.build(&resources(&first)), build(&resources(&first)), "without a past");
         let resources = resources(&second);
         let config = builder.build(&resources);
         prop_assert_eq!(&builder.build(&resources), &config, "the same again");

@@ -22,8 +22,16 @@ const READY_TIME_MAX_S: u64 = 90;
 const ADMIN_TOKEN: &str = "admin-of-a-test";
 /// Lifetime of a ServiceAccount's token, s: longer than any test.
 const TOKEN_LIFETIME_S: i64 = 7_200;
-/// Cluster addresses of Services, both families.
-const SERVICE_RANGES: &str = "10.96.0.0/12,fd96::/108";
+/// Cluster addresses of Services, both families; kube-proxy drops what goes to any other address of these ranges, so the
+/// lab has none in them.
+const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
+
+/// Notes what ServiceAccounts do: the product's rights and its silence at rest are judged by it.
+const AUDIT_POLICY: &str = r#"{
+  "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+  "omitStages": ["RequestReceived", "Panic"],
+  "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
+}"#;
 
 /// The Kubernetes programs: those of `$KUBEBUILDER_ASSETS`, else the one binary of `tests/kubernetes`.
 #[derive(Clone, Debug)]
@@ -150,6 +158,9 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", self.dir.join("sa.key").display()),
             format!("--token-auth-file={}", self.dir.join("tokens.csv").display()),
             format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            format!("--audit-policy-file={}", self.dir.join("audit-policy.json").display()),
+            format!("--audit-log-path={}", self.audit_log().display()),
+            "--audit-log-mode=blocking".to_owned(),
         ]);
         command.args([
             "--bind-address=0.0.0.0",
@@ -192,7 +203,10 @@ impl ControlPlane {
         let granted = api.create_token_request(account, &PostParams::default(), &request).await?;
         let token = granted.status.and_then(|status| status.token).context("a TokenRequest without a token")?;
         let path = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
-        fs::write(&path, kubeconfig_text(&self.address, self.port, &token))?;
+        // Renamed into place: another process of the same account may be reading it.
+        let written = path.with_extension("new");
+        fs::write(&written, kubeconfig_text(&self.address, self.port, &token))?;
+        fs::rename(&written, &path)?;
         Ok(path)
     }
 
@@ -216,11 +230,14 @@ impl ControlPlane {
         let arguments: Vec<String> = arguments.into_iter().chain([base.display().to_string()]).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.kubectl(&arguments, None)?;
-        if !in_repository("deploy/crds/metallb.io.yaml").exists() {
-            return Ok(());
-        }
         // The kinds take a moment to be served after their definition was accepted.
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], None).map(drop)
+    }
+
+    /// Where every finished request of a ServiceAccount is noted, one JSON object a line.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
     }
 
     /// The ends of both logs.
@@ -235,6 +252,7 @@ fn write_secrets(dir: &Path) -> Result<()> {
     let (key, public) = (dir.join("sa.key"), dir.join("sa.pub"));
     sh(&format!("openssl genrsa -out {} 2048", key.display()))?;
     sh(&format!("openssl rsa -in {} -pubout -out {}", key.display(), public.display()))?;
+    fs::write(dir.join("audit-policy.json"), AUDIT_POLICY)?;
     fs::write(dir.join("tokens.csv"), format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"))?;
     Ok(())
 }

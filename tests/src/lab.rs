@@ -13,14 +13,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::ferrocast::{Ferrocast, Role, Settings, built};
 use crate::kube::{ControlPlane, kube_proxy};
 use crate::objects::{self, CONFIG_NAMESPACE, Endpoint, Service};
 use crate::process::{Process, command, free_port, run, sh, tail};
-use crate::router::{BIRD_ASN, FRR_ASN, Kind, Router};
+use crate::router::{BIRD_ASN, FRR_ASN, FRR_PASSWORD, Kind, Router};
 use crate::runner::Context;
 use crate::wait::{ensure_that, eventually};
 
@@ -35,7 +35,9 @@ const HUB: &str = "10.99.0.1";
 /// How long one HTTP request of the client may take, s.
 const REQUEST_TIME_MAX_S: &str = "5";
 /// A kernel's buffers for one TCP connection of the router that reads nothing, and of those who write to it, octets.
-const SMALL_BUFFER_OCTETS: u32 = 4_608;
+const SMALL_BUFFERS: &str = "4608 4608 4608";
+/// The kernel's own choice for everybody else.
+const USUAL_BUFFERS: &str = "4096 16384 4194304";
 
 /// The whole bed: network, cluster, routers, workloads, product.
 pub struct Lab {
@@ -57,19 +59,7 @@ pub struct Lab {
 
 impl Context for Lab {
     async fn start(dir: &Path) -> Result<Self> {
-        lay_network()?;
-        let plane = ControlPlane::start(dir, HUB).await?;
-        plane.install_ferrocast()?;
-        let cluster = Cluster::new(plane.admin());
-        cluster.ensure_namespace("default").await?;
-        register_nodes(&cluster).await?;
-        let bird = Router::new(Kind::Bird, "bird", dir)?;
-        let frr = Router::new(Kind::Frr, "frr", dir)?;
-        let dir = dir.to_owned();
-        let mut lab = Self { plane, cluster, bird, frr, controllers: vec![], speakers: vec![], dir, helpers: vec![] };
-        lab.bird.start().await?;
-        lab.frr.start().await?;
-        lab.start_backends()?;
+        let mut lab = Self::without_proxies(dir).await?;
         lab.start_kube_proxies().await?;
         Ok(lab)
     }
@@ -90,9 +80,9 @@ fn sysctl(netns: &str, settings: &str) -> Result<()> {
     sh(&format!("ip netns exec {netns} sysctl -qw {settings}")).map(drop)
 }
 
-/// Fixes the size of a namespace's TCP buffers, `tcp_rmem` or `tcp_wmem`.
-fn small_buffers(netns: &str, which: &str) -> Result<()> {
-    let setting = format!("net.ipv4.{which}={SMALL_BUFFER_OCTETS} {SMALL_BUFFER_OCTETS} {SMALL_BUFFER_OCTETS}");
+/// Sets the sizes (least, first, most) of a namespace's TCP buffers, `tcp_rmem` or `tcp_wmem`.
+fn buffers(netns: &str, which: &str, sizes: &str) -> Result<()> {
+    let setting = format!("net.ipv4.{which}={sizes}");
     run(command(Some(netns), Path::new("sysctl")).args(["-qw", &setting])).map(drop)
 }
 
@@ -120,7 +110,7 @@ fn lay_network() -> Result<()> {
     attach("bird", 11)?;
     attach("frr", 12)?;
     attach("stuck", 13)?;
-    small_buffers("stuck", "tcp_rmem")?;
+    buffers("stuck", "tcp_rmem", SMALL_BUFFERS)?;
     sh("ip netns add client")?;
     ip("client", "link set lo up")?;
     for (router, link) in [("bird", 1), ("frr", 2)] {
@@ -161,8 +151,7 @@ fn lay_node(index: usize) -> Result<()> {
         ip(&node, &format!("route add 10.98.{link}.0/24 via 10.99.0.{router}"))?;
         ip(&node, &format!("route add fd98:{link}::/64 via fd99::{router}"))?;
     }
-    // Small send buffers, so that a router that reads nothing fills them within a test.
-    small_buffers(&node, "tcp_wmem")
+    Ok(())
 }
 
 /// The Nodes, as a kubelet would have registered them.
@@ -180,24 +169,30 @@ async fn register_nodes(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The BGP peers that every node dials: BIRD on a session for each family, FRR on one that carries both.
+/// The configuration that the suites start from: one pool of both families, advertised to BIRD over a session for each
+/// family and to FRR over one that carries both and needs a password.
 #[must_use]
-pub fn peers() -> Vec<serde_json::Value> {
-    let peer = |name: &str, address: &str, asn: u32, both: bool| {
-        objects::config(
-            CONFIG_NAMESPACE,
-            "BGPPeer",
-            name,
-            json!({
-                "myASN": SPEAKER_ASN, "peerASN": asn, "peerAddress": address,
-                "holdTime": "9s", "keepaliveTime": "3s", "dualStackAddressFamily": both,
-            }),
-        )
+pub fn base_configuration() -> Vec<Value> {
+    let peer = |name: &str, address: &str, asn: u32| {
+        let spec = json!({
+            "myASN": SPEAKER_ASN, "peerASN": asn, "peerAddress": address, "holdTime": "9s", "keepaliveTime": "3s",
+        });
+        objects::config(CONFIG_NAMESPACE, "BGPPeer", name, spec)
     };
+    let mut frr = peer("frr", "10.99.0.12", FRR_ASN);
+    frr["spec"]["dualStackAddressFamily"] = json!(true);
+    frr["spec"]["passwordSecret"] = json!({"name": "frr", "namespace": CONFIG_NAMESPACE});
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+        "metadata": {"namespace": CONFIG_NAMESPACE, "name": "frr"}, "stringData": {"password": FRR_PASSWORD},
+    });
     vec![
-        peer("bird4", "10.99.0.11", BIRD_ASN, false),
-        peer("bird6", "fd99::11", BIRD_ASN, false),
-        peer("frr", "10.99.0.12", FRR_ASN, true),
+        secret,
+        peer("bird4", "10.99.0.11", BIRD_ASN),
+        peer("bird6", "fd99::11", BIRD_ASN),
+        frr,
+        objects::pool(CONFIG_NAMESPACE, "lab", &["10.50.0.0/24", "fd50::/120"]),
+        objects::advertisement(CONFIG_NAMESPACE, "lab"),
     ]
 }
 
@@ -222,6 +217,55 @@ pub fn backend(node: &str, family: &str) -> String {
 }
 
 impl Lab {
+    /// Everything but the kube-proxies and the product.
+    ///
+    /// # Errors
+    /// When a part does not come up.
+    pub async fn without_proxies(dir: &Path) -> Result<Self> {
+        lay_network()?;
+        let plane = ControlPlane::start(dir, HUB).await?;
+        plane.install_ferrocast()?;
+        let cluster = Cluster::new(plane.admin());
+        cluster.ensure_namespace("default").await?;
+        register_nodes(&cluster).await?;
+        let bird = Router::new(Kind::Bird, "bird", dir)?;
+        let frr = Router::new(Kind::Frr, "frr", dir)?;
+        let dir = dir.to_owned();
+        let mut lab = Self { plane, cluster, bird, frr, controllers: vec![], speakers: vec![], dir, helpers: vec![] };
+        lab.bird.start().await?;
+        lab.frr.start().await?;
+        lab.start_backends()?;
+        Ok(lab)
+    }
+
+    /// The bed with this many controllers, a speaker on each node and [`base_configuration`], all sessions up.
+    ///
+    /// # Errors
+    /// When a part does not come up.
+    pub async fn with_ferrocast(dir: &Path, replicas: usize) -> Result<Self> {
+        let mut lab = <Self as Context>::start(dir).await?;
+        lab.cluster.apply_all(&base_configuration()).await?;
+        lab.start_ferrocast(replicas).await?;
+        lab.wait_for_sessions().await?;
+        Ok(lab)
+    }
+
+    /// Waits until every speaker has a session with each peer of [`base_configuration`].
+    ///
+    /// # Errors
+    /// When one has not in time.
+    pub async fn wait_for_sessions(&self) -> Result<()> {
+        for speaker in &self.speakers {
+            eventually("a speaker has its three sessions", CONVERGENCE_TIME_MAX, async || {
+                let up = speaker.metric("metallb_bgp_session_up")?;
+                ensure_that(up >= 3.0, || format!("{up} of 3 are up"))
+            })
+            .await
+            .with_context(|| speaker.tail())?;
+        }
+        Ok(())
+    }
+
     fn start_backends(&mut self) -> Result<()> {
         let tool = built("lab-tool")?;
         for pods in ["p1", "p2", "p3"] {
@@ -383,14 +427,24 @@ impl Lab {
         Process::start(name, &self.dir, &mut hold)
     }
 
-    /// A BGP router at 10.99.0.13 that opens a session and then reads nothing more.
+    /// A BGP router at 10.99.0.13 that opens a session and then reads nothing more. What the nodes connect from now on
+    /// has small send buffers, so that they fill within a test; [`Lab::restore_buffers`] ends that.
     ///
     /// # Errors
     /// When the program does not start.
     pub fn start_stuck_router(&self, asn: u32) -> Result<Process> {
+        NODES.iter().try_for_each(|node| buffers(node, "tcp_wmem", SMALL_BUFFERS))?;
         let mut router = command(Some("stuck"), &built("lab-tool")?);
         router.args(["stuck-router", "10.99.0.13:179", &asn.to_string()]);
         Process::start("stuck-router", &self.dir, &mut router)
+    }
+
+    /// Undoes what [`Lab::start_stuck_router`] did to the nodes.
+    ///
+    /// # Errors
+    /// When a setting is refused.
+    pub fn restore_buffers(&self) -> Result<()> {
+        NODES.iter().try_for_each(|node| buffers(node, "tcp_wmem", USUAL_BUFFERS))
     }
 
     /// Octets that wait to be sent from a node to an address, over all of its connections there.

@@ -6,6 +6,7 @@
 //! Commands, addresses and files are the harness's own: a failure of any of them fails the test with its output.
 #![allow(clippy::disallowed_methods, reason = "tests read the clock and own their tasks; the product does not")]
 
+pub mod audit;
 pub mod cluster;
 pub mod ferrocast;
 pub mod kube;

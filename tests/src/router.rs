@@ -16,6 +16,8 @@ use crate::wait::eventually;
 pub const BIRD_ASN: u32 = 64_500;
 /// AS of the FRR router.
 pub const FRR_ASN: u32 = 64_501;
+/// TCP-MD5 password that FRR demands of every neighbour.
+pub const FRR_PASSWORD: &str = "s3cret";
 /// How long a routing daemon may take to answer after its start, s.
 const READY_TIME_MAX_S: u64 = 20;
 
@@ -50,7 +52,7 @@ impl Router {
         fs::create_dir_all("/run/bird")?;
         let text = match kind {
             Kind::Bird => BIRD_CONFIG.replace("LOG", &dir.join("messages.log").display().to_string()),
-            Kind::Frr => FRR_CONFIG.to_owned(),
+            Kind::Frr => FRR_CONFIG.replace("PASSWORD", FRR_PASSWORD),
         };
         let router = Self { kind, netns, dir, daemons: vec![], monitor: None };
         fs::write(router.config_path(), text)?;
@@ -251,6 +253,7 @@ router bgp 64501
  neighbor DYN peer-group
  neighbor DYN remote-as external
  neighbor DYN passive
+ neighbor DYN password PASSWORD
  neighbor DYN timers 3 9
  bgp listen limit 200
  bgp listen range 10.99.0.0/24 peer-group DYN

@@ -125,7 +125,7 @@ impl<F: Feed> Watcher<F> {
                     }
                 }
                 Err(error) => {
-                    metrics::counter!("ferrocast_watch_errors_total", "kind" => self.kind).increment(1);
+                    metrics::counter!("metallb_k8s_client_update_errors_total", "kind" => self.kind).increment(1);
                     if failing {
                         tracing::debug!(kind = self.kind, error = %chain(&error), "watch still failing");
                     } else {

@@ -1,7 +1,12 @@
 //! `ferrocast speaker`.
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
+use ferrocast_bgp_proto::wire::Kind;
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor},
     announce::{Announcer, Shutdown},
@@ -136,6 +141,37 @@ fn decisions_document(node: &str, decisions: &Decisions) -> Value {
     json!({"node": node, "generation": decisions.desired.generation, "decisions": rows})
 }
 
+/// Every session with what is known of it, and what its peer could not be given.
+fn sessions_document(bgp: &BgpAnnouncer) -> Value {
+    let observed = bgp.observe().borrow().clone();
+    let since = |at: SystemTime| jiff::Timestamp::try_from(at).map(|t| t.to_string()).ok();
+    let peers: Vec<Value> = bgp
+        .sessions()
+        .iter()
+        .map(|info| {
+            let target = observed.targets.get(&info.peer);
+            let refused: BTreeMap<String, &str> =
+                target.iter().flat_map(|t| &t.refused).map(|(prefix, why)| (prefix.to_string(), *why)).collect();
+            let counts = info.counts();
+            let by_kind = |counts: &[u64]| -> BTreeMap<String, u64> {
+                Kind::ALL.iter().zip(counts).map(|(kind, n)| (format!("{kind:?}"), *n)).collect()
+            };
+            json!({
+                "peer": &*info.peer, "address": info.address, "port": info.port, "peerAS": info.peer_as,
+                "state": info.state.to_string(), "since": since(info.since),
+                "lastError": info.last_error, "lastErrorAt": info.last_error_at.and_then(since),
+                "localAddress": info.local_address, "localID": info.local_id, "peerID": info.peer_id,
+                "holdTimeS": info.hold_time.map(|t| t.as_secs()), "keepaliveTimeS": info.keepalive_time.map(|t| t.as_secs()),
+                "families": info.families.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>(),
+                "announced": info.announced.iter().sum::<usize>(), "generation": target.map(|t| t.generation),
+                "refused": refused, "received": by_kind(&counts.received), "sent": by_kind(&counts.sent),
+                "flaps": counts.flaps, "warnings": info.warnings,
+            })
+        })
+        .collect();
+    json!({ "peers": peers })
+}
+
 fn pages(
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     node: Arc<str>,
@@ -145,19 +181,7 @@ fn pages(
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
-    let sessions = move || {
-        let observed = bgp.observe().borrow().clone();
-        let peers: Vec<Value> = observed
-            .targets
-            .iter()
-            .map(|(name, t)| {
-                json!({"peer": &**name, "up": t.up, "generation": t.generation, "announced": t.announced,
-                    "refused": t.refused.iter().map(|(p, why)| (p.to_string(), *why)).collect::<std::collections::BTreeMap<_, _>>(),
-                    "reason": t.reason})
-            })
-            .collect();
-        json!({ "peers": peers })
-    };
+    let sessions = move || sessions_document(&bgp);
     Pages {
         metrics,
         lines: Arc::new(move || {

@@ -32,6 +32,8 @@ use show::{Show, Speaker};
 const ROUTER_PORT_FIRST: u16 = 1790;
 /// Last port tried: the highest that a BGPPeer may name.
 const ROUTER_PORT_LAST: u16 = 16_384;
+/// Speakers at most: each has an address of its own in 127.0.0.0/24.
+const NODES_MAX: usize = 200;
 /// How long the speakers may take to say good-bye.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,19 @@ fn directory(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Speakers without `--nodes` and without Node objects.
+const NODES_DEFAULT: usize = 3;
+
+/// The nodes: those of the directory's Node objects, then `node1`, `node2` …; as many as asked for, else as there are.
+fn node_names(dir: &std::path::Path, wanted: Option<u8>) -> anyhow::Result<Vec<Arc<str>>> {
+    let mut names: Vec<Arc<str>> = manifests::read(&manifests::files(dir)?).nodes.into_iter().map(|n| n.name).collect();
+    let wanted = wanted.map_or(if names.is_empty() { NODES_DEFAULT } else { names.len() }, usize::from);
+    names.truncate(wanted.min(NODES_MAX));
+    let made_up: Vec<Arc<str>> = (1..=wanted).map(|i| format!("node{i}").into()).collect();
+    names.extend(made_up.into_iter().skip(names.len()));
+    Ok(names)
+}
+
 /// Runs the sandbox until a signal, or once.
 ///
 /// # Errors
@@ -78,8 +93,7 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<ExitCode> {
 
     let mut views = Vec::new();
     let mut speakers = Vec::new();
-    for i in 0..usize::from(args.nodes) {
-        let name: Arc<str> = format!("node{}", i + 1).into();
+    for name in node_names(&dir, args.nodes)? {
         let (view, speaker) = start_speaker(&mut supervisor, &name, &args);
         views.push(NodeViews { name, view });
         speakers.push(speaker);

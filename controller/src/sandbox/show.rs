@@ -1,5 +1,5 @@
 //! Follows plan, decisions and the router, and prints a picture whenever it changes.
-use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrocast_bgp::{BgpAnnouncer, router::Rib};
 use ferrocast_core::announce::Announcer as _;
@@ -56,7 +56,26 @@ impl Show {
         let nodes: Vec<_> = self.speakers.iter().map(|s| (s.name.clone(), s.decisions.borrow().clone())).collect();
         let rib = self.rib.borrow().clone();
         let routes: Routes = routes(&rib);
-        Picture::new(&self.plan.borrow().clone(), &nodes, &routes, &self.told.borrow().clone())
+        let mut picture = Picture::new(&self.plan.borrow().clone(), &nodes, &routes, &self.told.borrow().clone());
+        picture.sessions = self.sessions();
+        picture
+    }
+
+    /// The sessions with other routers than the built-in one, by peer and state, with the nodes they are of.
+    fn sessions(&self) -> Vec<String> {
+        let mut states: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+        for speaker in &self.speakers {
+            let observed = speaker.announcer.observe().borrow().clone();
+            for (peer, target) in observed.targets.iter().filter(|(peer, _)| ***peer != *ROUTER_PEER) {
+                let state =
+                    if target.up { format!("established, {} routes", target.announced) } else { target.reason.clone() };
+                states.entry((peer.to_string(), state)).or_default().push(&speaker.name);
+            }
+        }
+        states
+            .into_iter()
+            .map(|((peer, state), nodes)| format!("peer {peer} ({}): {state}", nodes.join(", ")))
+            .collect()
     }
 
     /// Has every speaker handed the router all that it decided?

@@ -39,6 +39,8 @@ pub(super) struct Row {
 pub(super) struct Picture {
     /// Per Service and address.
     pub(super) rows: Vec<Row>,
+    /// Sessions with routers other than the built-in one, in words.
+    pub(super) sessions: Vec<String>,
     /// What is wrong with the configuration, in words.
     pub(super) problems: Vec<String>,
     /// Announced by somebody, so that the router should know it, but it does not.
@@ -136,7 +138,7 @@ impl Picture {
                     "nextHops": r.next_hops, "reason": r.reason, "endpointsAssumed": r.assumed})
             })
             .collect();
-        json!({"services": rows, "problems": self.problems, "complete": self.complete()})
+        json!({"services": rows, "sessions": self.sessions, "problems": self.problems, "complete": self.complete()})
     }
 
     /// For people.
@@ -165,8 +167,8 @@ impl Picture {
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');
         }
-        for problem in &self.problems {
-            text.push_str(problem);
+        for line in self.sessions.iter().chain(&self.problems) {
+            text.push_str(line);
             text.push('\n');
         }
         text

@@ -180,7 +180,7 @@ impl Allocator {
         let free = state.lowest_free(family);
         let shareable = sharing.and_then(|sharing| {
             self.holdings
-                .shared(sharing)
+                .shared(sharing, &service.ports)
                 .filter(|ip| IpFamily::of(*ip) == family)
                 .take_while(|ip| free.is_none_or(|free| *ip < free))
                 .filter(|ip| self.config.pool_of(*ip).is_some_and(|p| p.name == state.pool.name) && !state.avoids(*ip))

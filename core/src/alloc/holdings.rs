@@ -57,22 +57,30 @@ struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     by_ip: BTreeMap<IpAddr, Held>,
-    by_sharing: BTreeMap<Arc<Sharing>, BTreeSet<IpAddr>>,
+    by_sharing: BTreeMap<Arc<Sharing>, Shared>,
+}
+
+/// All addresses that are shared in one way.
+#[derive(Debug, Default)]
+struct Shared {
+    ips: BTreeSet<IpAddr>,
+    /// On how many of them each port is in use.
+    ports: BTreeMap<Port, usize>,
 }
 
 impl Holdings {
     /// May `service` hold `ip` beside those who do?
     pub(super) fn check(&self, ip: IpAddr, service: &Service, sharing: Option<&Arc<Sharing>>) -> Result<(), Clash> {
         let Some(held) = self.by_ip.get(&ip) else { return Ok(()) };
-        let others: Vec<&str> = held.holders.iter().filter(|h| **h != service.key).map(ServiceKey::as_str).collect();
-        if others.is_empty() {
+        if held.holders.iter().all(|holder| *holder == service.key) {
             return Ok(());
         }
         if let Err((code, why)) = may_join(held.sharing.as_deref(), sharing.map(|s| &**s)) {
+            let others = held.holders.iter().map(ServiceKey::as_str).filter(|holder| *holder != service.key.as_str());
             let message = format!(
                 "can't change sharing key for {:?}, address also in use by {}: {why}",
                 service.key.as_str(),
-                others.join(",")
+                others.collect::<Vec<_>>().join(",")
             );
             return Err(Clash { code, message });
         }
@@ -87,20 +95,22 @@ impl Holdings {
         Ok(())
     }
 
-    /// Notes that the Service, which must not hold `ip` yet, holds it; was it free before?
+    /// Notes that the Service, which must not hold `ip` yet and may hold it, does; was it free before?
     pub(super) fn add(&mut self, ip: IpAddr, service: &Service, sharing: Option<&Arc<Sharing>>) -> bool {
         let held = self.by_ip.entry(ip).or_default();
         let free = held.holders.is_empty();
         if free {
             held.sharing = sharing.cloned();
-            if let Some(sharing) = sharing {
-                self.by_sharing.entry(sharing.clone()).or_default().insert(ip);
-            }
         }
         let at = held.holders.partition_point(|h| *h < service.key);
         held.holders.insert(at, service.key.clone());
         held.ports.extend(service.ports.iter().map(|port| (*port, service.key.clone())));
         held.ports.sort_unstable();
+        if let Some(sharing) = sharing {
+            let shared = self.by_sharing.entry(sharing.clone()).or_default();
+            shared.ips.insert(ip);
+            service.ports.iter().for_each(|port| *shared.ports.entry(*port).or_default() += 1);
+        }
         free
     }
 
@@ -109,20 +119,20 @@ impl Holdings {
         let Some(held) = self.by_ip.get_mut(&ip) else { return false };
         let Ok(at) = held.holders.binary_search(service) else { return false };
         held.holders.remove(at);
-        held.ports.retain(|(_, user)| user != service);
-        if !held.holders.is_empty() {
-            return false;
-        }
+        let freed: Vec<Port> = held.ports.extract_if(.., |(_, user)| user == service).map(|(port, _)| port).collect();
+        let free = held.holders.is_empty();
         if let Some(sharing) = &held.sharing
-            && let Some(ips) = self.by_sharing.get_mut(sharing)
+            && let Some(shared) = self.by_sharing.get_mut(sharing)
         {
-            ips.remove(&ip);
-            if ips.is_empty() {
+            shared.give_back(ip, free, &freed);
+            if shared.ips.is_empty() {
                 self.by_sharing.remove(sharing);
             }
         }
-        self.by_ip.remove(&ip);
-        true
+        if free {
+            self.by_ip.remove(&ip);
+        }
+        free
     }
 
     /// Who holds `ip`, in key order.
@@ -140,9 +150,29 @@ impl Holdings {
         self.by_ip.range(range.first..=range.last).map(|(ip, _)| *ip)
     }
 
-    /// Held addresses of one way of sharing, in order.
-    pub(super) fn shared(&self, sharing: &Arc<Sharing>) -> impl Iterator<Item = IpAddr> {
-        self.by_sharing.get(sharing).into_iter().flatten().copied()
+    /// Held addresses of one way of sharing, in order; none if one of `ports` is in use on every one of them.
+    pub(super) fn shared(&self, sharing: &Arc<Sharing>, ports: &[Port]) -> impl Iterator<Item = IpAddr> {
+        let shared = self.by_sharing.get(sharing).filter(|shared| {
+            let everywhere = |port: &Port| shared.ports.get(port).is_some_and(|count| *count >= shared.ips.len());
+            !ports.iter().any(everywhere)
+        });
+        shared.into_iter().flat_map(|shared| &shared.ips).copied()
+    }
+}
+
+impl Shared {
+    fn give_back(&mut self, ip: IpAddr, free: bool, ports: &[Port]) {
+        if free {
+            self.ips.remove(&ip);
+        }
+        for port in ports {
+            if let Some(count) = self.ports.get_mut(port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ports.remove(port);
+                }
+            }
+        }
     }
 }
 

@@ -224,14 +224,15 @@ impl Allocator {
         }
     }
 
-    /// Wakes those who wait for this address, or for one that is shared like it, and who could have it now.
+    /// Wakes those who wait for this very address, if only to say anew why they may not have it, and those who wait for
+    /// one that is shared like it and could join now.
     fn wake_for(&self, ip: IpAddr, batch: &mut Batch) {
         let sharers = self.holdings.sharing(ip).into_iter().flat_map(|sharing| self.waiting.for_sharing(sharing));
-        let could = sharers.chain(self.waiting.for_ip(ip)).filter(|(_, key)| {
+        let could = sharers.filter(|(_, key)| {
             let service = self.entries.get(key).map(|e| &*e.service);
             service.is_some_and(|s| self.holdings.check(ip, s, Sharing::of(s).as_ref()).is_ok())
         });
-        batch.seekers.extend(could.cloned());
+        batch.seekers.extend(could.chain(self.waiting.for_ip(ip)).cloned());
     }
 
     /// Serves those who lack an address, in order of arrival, as long as there is something to give.
@@ -294,8 +295,9 @@ impl Allocator {
     /// The missing family from the pool of the address that the Service has.
     fn choose_additional(&self, entry: &Entry) -> Result<Choice, Refusal> {
         let nothing = || Refusal::new("allocated", String::new());
-        let state = entry.pool.as_ref().and_then(|name| self.space.pools.get(name)).ok_or_else(nothing)?;
         let ip = entry.ips.first().ok_or_else(nothing)?;
+        let pool = self.config.pool_of(*ip).filter(|pool| self.allows(pool, &entry.service)).ok_or_else(nothing)?;
+        let state = self.space.pools.get(&pool.name).ok_or_else(nothing)?;
         let family = other_family(IpFamily::of(*ip));
         if !state.has(family) {
             return Err(nothing());

@@ -77,7 +77,8 @@ pub(super) fn check_aggregation(advertisement: &BgpAdvertisement, config: &Confi
                     IpFamily::V6 => "spec.aggregationLengthV6",
                 };
                 let message = format!(
-                    "invalid aggregation length {length}: prefix {shortest} in pool {:?} is more specific than the aggregation length for addresses {range}, so that more than the pool would be announced: write {shortest} or more",
+                    "invalid aggregation length {length}: prefix {shortest} in pool {:?} is more \
+                     specific than the aggregation length for addresses {range}, so that more than the pool would be announced: write {shortest} or more",
                     pool.name
                 );
                 report.error(field, length, message);
@@ -130,7 +131,9 @@ pub(super) fn check_conflicts(
         {
             let (mine, theirs) = (advertisement.local_pref.unwrap_or(0), other.local_pref.unwrap_or(0));
             let message = format!(
-                "invalid local preference {mine}: local preference {theirs} was already set by the older BGPAdvertisement {:?} for the same pool {:?}, aggregation length, peers and nodes: use the same value, or other peers, nodes or lengths",
+                "invalid local preference {mine}: local preference {theirs} was already set by the older \
+                 BGPAdvertisement {:?} for the same pool {:?}, aggregation length, peers and nodes: \
+                 use the same value, or other peers, nodes or lengths",
                 other.name, pool.name
             );
             report.error("spec.localPref", mine, message);

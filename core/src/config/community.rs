@@ -95,6 +95,7 @@ pub(super) fn resolve(text: &str, aliases: &Aliases) -> Result<Community, String
         return parse(text).map_err(|why| format!("invalid community value {text:?}: {why}"));
     }
     Err(format!(
-        "unknown community {text:?}: no Community object defines this alias; write a:b, large:a:b:c, an alias, or a well-known name such as no-export"
+        "unknown community {text:?}: no Community object defines this alias; write a:b, \
+         large:a:b:c, an alias, or a well-known name such as no-export"
     ))
 }

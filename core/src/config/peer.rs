@@ -280,7 +280,7 @@ fn too_long(password: &str) -> String {
     format!("the password has {} octets: TCP-MD5 allows at most {PASSWORD_OCTETS_MAX}", password.len())
 }
 
-/// Legal, but not what it seems. The announcer says the same of a peer in force; here it reaches the object's Events.
+/// Legal, but not what it seems.
 fn warn_about_what_does_nothing(spec: &BgpPeerSpec, report: &mut Report) {
     if spec.disable_mp == Some(true) {
         report.warning("spec.disableMP", true, "is deprecated and has no effect: leave it out");

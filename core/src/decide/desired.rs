@@ -100,6 +100,9 @@ impl DesiredBuilder {
         if self.interned.len() > TERMS_INTERNED_MAX {
             self.interned.retain(|t| Arc::strong_count(t) > 1);
         }
+        if self.terms.len() > TERMS_INTERNED_MAX {
+            self.terms.retain(|_, (_, terms)| Arc::strong_count(terms) > 1);
+        }
         self.desired.clone()
     }
 

@@ -73,6 +73,8 @@ impl Situation {
     }
 }
 
+/// How a case differs, and the reason that follows.
+type Cause = (fn(&mut Situation), Reason);
 /// The name of a case, how it differs, and the reason.
 type Case = (&'static str, fn(&mut Situation), Reason);
 
@@ -250,7 +252,7 @@ fn address_is_announced_or_not_with_its_reason() {
 
 #[test]
 fn first_reason_in_order_wins_when_several_apply() {
-    let causes: &[(fn(&mut Situation), Reason)] = &[
+    let causes: &[Cause] = &[
         (|s| s.endpoints = Endpoints::default(), Reason::NoEndpoints),
         (|s| s.service.traffic_policy = TrafficPolicy::Local, Reason::NoLocalEndpoints),
         (exclude, Reason::NodeLabeledExcludeBalancers),

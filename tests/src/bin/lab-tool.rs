@@ -94,10 +94,9 @@ fn stuck_router(address: &str, asn: &str) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     println!("listening");
     for stream in listener.incoming() {
+        let stream = stream?;
         // Errors end one session; the speaker dials again.
-        if let Err(error) = stream.and_then(|stream| open_then_stop_reading(stream, asn)) {
-            println!("session ended: {error}");
-        }
+        thread::spawn(move || open_then_stop_reading(stream, asn).map_err(|error| println!("session ended: {error}")));
     }
     Ok(())
 }

@@ -245,3 +245,19 @@ fn nothing_is_told_when_nothing_changes() {
     world.run("d/a v4 at=10.0.0.0 from=p; d/b v4 at=10.0.0.1 from=p; ns d c=d");
     assert_eq!(world.last, [], "what Ferrocast wrote itself changes nothing");
 }
+
+#[test]
+fn rules_hold_where_random_histories_once_broke_them() {
+    check(&[
+        Case {
+            name: "no upgrade from a pool that does not hold the address any more",
+            script: &["pools q 10.0.0.0/30; d/a dual prefer", "pools q fc00::/126 svcsel=tier=gold / x ?"],
+            want: &[("d/a", "10.0.0.0 q allocated")],
+        },
+        Case {
+            name: "the reason of a refusal follows who holds the address",
+            script: &["pools p 10.0.0.0/31; d/a v4 share=l", "d/c v4 share=k ips=10.0.0.0", "d/a v4"],
+            want: &[("d/c", "- - addressInUse ~ existing service does not allow sharing")],
+        },
+    ]);
+}

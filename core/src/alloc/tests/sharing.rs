@@ -1,78 +1,75 @@
 //! Sharing an address, and what happens where it is not allowed.
 use super::{Case, World, check};
 
+/// Who shares with whom.
+const SHARING: &[Case] = &[
+    Case {
+        name: "same key, other ports",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=443"],
+        want: &[("d/a", "10.0.0.0 p allocated"), ("e/b", "10.0.0.0 p allocated")],
+    },
+    Case {
+        name: "same number, other protocol",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=53", "e/b v4 share=k ports=u53"],
+        want: &[("e/b", "10.0.0.0 p allocated")],
+    },
+    Case {
+        name: "same port",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=80,443"],
+        want: &[("e/b", "10.0.0.1 p allocated")],
+    },
+    Case {
+        name: "another key",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=l ports=443"],
+        want: &[("e/b", "10.0.0.1 p allocated")],
+    },
+    Case {
+        name: "no key",
+        script: &["pools p 10.0.0.0/24; d/a v4 ports=80", "e/b v4 ports=443"],
+        want: &[("e/b", "10.0.0.1 p allocated")],
+    },
+    Case {
+        name: "Cluster and Local never",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=443 local=app=x"],
+        want: &[("e/b", "10.0.0.1 p allocated")],
+    },
+    Case {
+        name: "Local and Local with the same selector",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80 local=app=x", "e/b v4 share=k ports=443 local=app=x"],
+        want: &[("e/b", "10.0.0.0 p allocated")],
+    },
+    Case {
+        name: "Local and Local with different selectors",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80 local=app=x", "e/b v4 share=k ports=443 local=app=y"],
+        want: &[("e/b", "10.0.0.1 p allocated")],
+    },
+    Case {
+        name: "a lower free address comes before a shared one",
+        script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80 ips=10.0.0.5", "e/b v4 share=k ports=443"],
+        want: &[("e/b", "10.0.0.0 p allocated")],
+    },
+    Case {
+        name: "in a full pool",
+        script: &[
+            "pools p 10.0.0.0/31; d/x v4; d/a v4 share=k ports=80",
+            "e/b v4 share=k ports=443",
+            "e/c v4 share=k ports=80",
+        ],
+        want: &[("d/a", "10.0.0.0 p allocated"), ("e/b", "10.0.0.0 p allocated"), ("e/c", "- - poolExhausted")],
+    },
+    Case {
+        name: "both families together",
+        script: &[
+            "pools p 10.0.0.0/24,fc00::/64; d/a dual require share=k ports=80",
+            "e/b dual require share=k ports=443",
+        ],
+        want: &[("e/b", "10.0.0.0,fc00:: p allocated")],
+    },
+];
+
 #[test]
 fn address_is_shared_only_between_services_that_agree() {
-    check(&[
-        Case {
-            name: "same key, other ports",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=443"],
-            want: &[("d/a", "10.0.0.0 p allocated"), ("e/b", "10.0.0.0 p allocated")],
-        },
-        Case {
-            name: "same number, other protocol",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=53", "e/b v4 share=k ports=u53"],
-            want: &[("e/b", "10.0.0.0 p allocated")],
-        },
-        Case {
-            name: "same port",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=80,443"],
-            want: &[("e/b", "10.0.0.1 p allocated")],
-        },
-        Case {
-            name: "another key",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=l ports=443"],
-            want: &[("e/b", "10.0.0.1 p allocated")],
-        },
-        Case {
-            name: "no key",
-            script: &["pools p 10.0.0.0/24; d/a v4 ports=80", "e/b v4 ports=443"],
-            want: &[("e/b", "10.0.0.1 p allocated")],
-        },
-        Case {
-            name: "Cluster and Local never",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80", "e/b v4 share=k ports=443 local=app=x"],
-            want: &[("e/b", "10.0.0.1 p allocated")],
-        },
-        Case {
-            name: "Local and Local with the same selector",
-            script: &[
-                "pools p 10.0.0.0/24; d/a v4 share=k ports=80 local=app=x",
-                "e/b v4 share=k ports=443 local=app=x",
-            ],
-            want: &[("e/b", "10.0.0.0 p allocated")],
-        },
-        Case {
-            name: "Local and Local with different selectors",
-            script: &[
-                "pools p 10.0.0.0/24; d/a v4 share=k ports=80 local=app=x",
-                "e/b v4 share=k ports=443 local=app=y",
-            ],
-            want: &[("e/b", "10.0.0.1 p allocated")],
-        },
-        Case {
-            name: "a lower free address comes before a shared one",
-            script: &["pools p 10.0.0.0/24; d/a v4 share=k ports=80 ips=10.0.0.5", "e/b v4 share=k ports=443"],
-            want: &[("e/b", "10.0.0.0 p allocated")],
-        },
-        Case {
-            name: "in a full pool",
-            script: &[
-                "pools p 10.0.0.0/31; d/x v4; d/a v4 share=k ports=80",
-                "e/b v4 share=k ports=443",
-                "e/c v4 share=k ports=80",
-            ],
-            want: &[("d/a", "10.0.0.0 p allocated"), ("e/b", "10.0.0.0 p allocated"), ("e/c", "- - poolExhausted")],
-        },
-        Case {
-            name: "both families together",
-            script: &[
-                "pools p 10.0.0.0/24,fc00::/64; d/a dual require share=k ports=80",
-                "e/b dual require share=k ports=443",
-            ],
-            want: &[("e/b", "10.0.0.0,fc00:: p allocated")],
-        },
-    ]);
+    check(SHARING);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn edited_object_keeps_its_last_valid_version_until_it_is_deleted() {
     assert!(errors.iter().all(|e| e.ends_with("the last valid version stays in force")), "{errors:?}");
     let fresh = build(&bad.resources);
     assert!(fresh.pools.is_empty() && fresh.peers.is_empty() && fresh.pools_unknown.contains_key("p"));
-    let _ = builder.build(&World::new().resources);
+    assert_eq!(builder.build(&World::new().resources), Config::default());
     assert!(builder.build(&bad.resources).pools.is_empty(), "a deleted object is forgotten");
     assert!(!builder.build(&good.resources).stale, "and mending it mends everything");
 }

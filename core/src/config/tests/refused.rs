@@ -181,6 +181,13 @@ fn peer_is_refused_with_field_and_value_when_who_it_is_is_wrong() {
             BgpPeerSpec { peer_address: some("::ffff:192.0.2.1"), ..peer() },
             Bad("mapped", "spec.peerAddress", "::ffff:192.0.2.1", &["IPv4-mapped"]),
         ),
+    ];
+    refuse("BGPPeer", cases.into_iter().map(|(spec, bad)| (Spec::Peer(spec), bad)).collect());
+}
+
+#[test]
+fn peer_is_refused_with_field_and_value_when_how_to_reach_it_is_wrong() {
+    let cases: Vec<(BgpPeerSpec, Bad)> = vec![
         (
             BgpPeerSpec { source_address: some("me"), ..peer() },
             Bad("source", "spec.sourceAddress", "me", &["invalid source IP \"me\""]),

@@ -1,0 +1,114 @@
+//! The rights that `deploy/` grants are those the product uses: the API server's audit log is the witness.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ferrocast_tests::audit::{self, Right};
+use ferrocast_tests::cases;
+use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, host_route};
+use ferrocast_tests::objects::{CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
+use ferrocast_tests::runner::{self, Context};
+use ferrocast_tests::wait::{ensure_that, eventually};
+use serde_json::Value;
+
+/// How long a standby may take to win a released Lease and allocate.
+const HAND_OVER_MAX: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    let cases = cases![every_granted_right_is_used_and_no_other_is_asked_for];
+    runner::main::<Bed>("e2e_rights", env!("CARGO_TARGET_TMPDIR"), cases)
+}
+
+struct Bed(Lab);
+
+impl Context for Bed {
+    async fn start(dir: &Path) -> Result<Self> {
+        Lab::without_proxies(dir).await.map(Self)
+    }
+
+    fn diagnose(&self) -> String {
+        self.0.diagnose()
+    }
+}
+
+/// The rights that the Roles and ClusterRoles of `deploy/` grant to the two accounts.
+fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
+    let mut rights = BTreeSet::new();
+    for (kind, namespace) in [("clusterrole", ""), ("role", SYSTEM_NAMESPACE), ("role", CONFIG_NAMESPACE)] {
+        let printed = lab.plane.kubectl(&["get", kind, "-n", namespace, "-o", "json"], None)?;
+        let list: Value = serde_json::from_str(&printed)?;
+        for role in list["items"].as_array().context("no items")? {
+            let account = role["metadata"]["name"].as_str().context("no name")?;
+            if !account.starts_with("ferrocast-") {
+                continue;
+            }
+            for rule in role["rules"].as_array().context("no rules")? {
+                let words = |field: &str| -> Vec<String> {
+                    let words = rule[field].as_array().into_iter().flatten();
+                    words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+                };
+                for group in words("apiGroups") {
+                    for resource in words("resources") {
+                        for verb in words("verbs") {
+                            let right =
+                                (account.to_owned(), namespace.to_owned(), group.clone(), resource.clone(), verb);
+                            rights.insert(right);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(rights)
+}
+
+/// The product starts before there is any configuration (it looks for some elsewhere), gets it, loses a kind, changes
+/// its leader and is asked to stop: everything it has a right for.
+async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) -> Result<()> {
+    let lab = &mut bed.0;
+    lab.start_ferrocast(2).await?;
+    eventually("the product looked for configuration elsewhere", CONVERGENCE_TIME_MAX, async || {
+        let looked = audit::requests(&lab.plane)?;
+        let found =
+            looked.iter().any(|request| request.resource == "bgpadvertisements" && request.namespace.is_empty());
+        ensure_that(found, || "not yet".to_owned())
+    })
+    .await?;
+    lab.cluster.apply_all(&base_configuration()).await?;
+    lab.wait_for_sessions().await?;
+    let service = Service::named("first");
+    lab.apply_service(&service, &NODES).await?;
+    let address = lab.cluster.wait_for_addresses("default", "first", 1).await?.remove(0);
+    lab.wait_for_hops(&host_route(&address), &NODES).await?;
+    for index in 0..2 {
+        lab.controllers[index].process().terminate().await?;
+        let name = format!("with-another-leader-{index}");
+        lab.controllers[index].restart()?;
+        lab.apply_service(&Service::named(&name), &NODES).await?;
+        eventually("another leader allocates", HAND_OVER_MAX, async || {
+            ensure_that(lab.cluster.addresses("default", &name).await?.len() == 1, || "not yet".to_owned())
+        })
+        .await?;
+        lab.controllers[index].wait_until_ready().await?;
+    }
+    // Kinds that are gone are asked about by their definitions.
+    let base = ferrocast_tests::kube::in_repository("deploy/crds/metallb.io.yaml").display().to_string();
+    for kind in ["ipaddresspools", "bgppeers", "bgpadvertisements", "communities", "l2advertisements", "bfdprofiles"] {
+        lab.plane.kubectl(&["delete", "crd", &format!("{kind}.metallb.io")], None)?;
+    }
+    let granted = granted(lab)?;
+    let compared = eventually("the rights granted are those used", CONVERGENCE_TIME_MAX, async || {
+        let requests = audit::requests(&lab.plane)?;
+        let refused: Vec<_> = requests.iter().filter(|request| request.code == 403).collect();
+        ensure!(refused.is_empty(), "refused: {refused:#?}");
+        let used = audit::rights(&requests);
+        let idle: Vec<_> = granted.difference(&used).collect();
+        ensure_that(idle.is_empty(), || format!("granted and not used: {idle:#?}"))
+    })
+    .await;
+    lab.plane.kubectl(&["apply", "--server-side", "-f", &base], None)?;
+    compared
+}
