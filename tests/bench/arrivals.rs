@@ -25,7 +25,7 @@ struct Log {
     present: HashSet<IpAddr>,
     appeared: Vec<Instant>,
     vanished: Vec<Instant>,
-    updates: u64,
+    updates: usize,
 }
 
 /// Collects arrivals; clones share what they know.
@@ -41,7 +41,12 @@ impl Arrivals {
     }
 
     /// Notes that these addresses appeared and vanished at `at`; repeats do not count.
-    pub(crate) fn note(&self, appeared: impl Iterator<Item = IpAddr>, vanished: impl Iterator<Item = IpAddr>, at: Instant) {
+    pub(crate) fn note(
+        &self,
+        appeared: impl Iterator<Item = IpAddr>,
+        vanished: impl Iterator<Item = IpAddr>,
+        at: Instant,
+    ) {
         let mut log = self.log();
         for ip in vanished {
             if log.present.remove(&ip) {
@@ -91,7 +96,7 @@ impl Arrivals {
 
     /// How many messages have arrived since the stamps were forgotten.
     #[must_use]
-    pub(crate) fn updates(&self) -> u64 {
+    pub(crate) fn updates(&self) -> usize {
         self.log().updates
     }
 

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ferrocast_bgp::router::{Router, RouterConfig};
 use ferrocast_core::actor::Supervisor;
 use ferrocast_tests::cluster::Cluster;
-use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings, binary};
-use ferrocast_tests::kube::{ControlPlane, in_repository};
+use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings};
+use ferrocast_tests::kube::ControlPlane;
 use ferrocast_tests::objects::{CONFIG_NAMESPACE, SYSTEM_NAMESPACE, advertisement, config, pool};
-use ferrocast_tests::process::{Process, free_port, run};
+use ferrocast_tests::process::{Process, free_port};
 use ferrocast_tests::wait::{bounded, ensure_that, eventually};
 use kube::Client;
 use serde_json::{Value, json};
@@ -144,11 +144,6 @@ impl Bed {
         let plane = ControlPlane::start(dir, "127.0.0.1").await?;
         let cluster = Cluster::new(plane.admin());
         plane.install_ferrocast()?;
-        if !in_repository("deploy/crds/metallb.io.yaml").exists() {
-            let crds = run(Command::new(binary()?).arg("crds"))?;
-            plane.kubectl(&["apply", "--server-side", "-f", "-"], Some(&crds))?;
-            plane.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], None)?;
-        }
         cluster.ensure_namespace(NAMESPACE).await?;
         cluster.apply_all(&floor_rights()).await?;
         let floor_kubeconfig = plane.token_kubeconfig(SYSTEM_NAMESPACE, FLOOR_ACCOUNT).await?;
@@ -289,6 +284,19 @@ impl Bed {
         self.speaker()?.wait_until_ready().await?;
         let routes = self.arrivals.wait_for_present(allocated, PATIENCE).await;
         routes.with_context(|| self.speaker.as_ref().map(Ferrocast::tail).unwrap_or_default())
+    }
+
+    /// Waits until the speaker's session with the receiver is Established.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub(crate) async fn wait_for_session(&mut self) -> Result<()> {
+        let speaker = self.speaker()?;
+        eventually("the session is up", PATIENCE, async || {
+            let up = speaker.metric("metallb_bgp_session_up")?;
+            ensure_that(up > 0.0, || "it is down".to_owned())
+        })
+        .await
     }
 
     /// Stops both, whichever runs.

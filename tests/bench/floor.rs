@@ -114,12 +114,7 @@ async fn services(client: Client, class: &str, mut reports: OwnedWriteHalf, hold
 }
 
 /// The first watch: puts every new Service without an address into the queue.
-async fn find_new(
-    client: Client,
-    class: String,
-    queue: mpsc::Sender<Service>,
-    listed: mpsc::Sender<()>,
-) -> Result<()> {
+async fn find_new(client: Client, class: String, queue: mpsc::Sender<Service>, listed: mpsc::Sender<()>) -> Result<()> {
     let mut stream = std::pin::pin!(watcher(Api::<Service>::all(client), watch_config()));
     let mut known = HashSet::new();
     while let Some(event) = stream.try_next().await? {
@@ -174,12 +169,7 @@ async fn patch(client: Client, service: Service, ip: Ipv4Addr) -> Result<()> {
 }
 
 /// The second watch: reports each Service when its address is first seen.
-async fn see(
-    client: Client,
-    class: &str,
-    reports: &mut OwnedWriteHalf,
-    lists: &mut mpsc::Receiver<()>,
-) -> Result<()> {
+async fn see(client: Client, class: &str, reports: &mut OwnedWriteHalf, lists: &mut mpsc::Receiver<()>) -> Result<()> {
     let mut stream = std::pin::pin!(watcher(Api::<Service>::all(client), watch_config()));
     let mut known = HashSet::new();
     while let Some(event) = stream.try_next().await? {

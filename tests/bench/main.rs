@@ -5,10 +5,14 @@
 
 mod arrivals;
 mod bed;
+mod burst;
 mod load;
 mod report;
 mod single;
+mod start;
 mod stats;
+mod updates;
+mod writes;
 
 use std::path::PathBuf;
 
@@ -62,6 +66,16 @@ impl Plan {
         Ok(plan)
     }
 
+    /// How many Services stand beside, in growing order.
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        let largest = match (self.quick, self.long) {
+            (_, true) => 10_000,
+            (true, false) => 1_000,
+            (false, false) => 5_000,
+        };
+        [10, 1_000, 5_000, 10_000].into_iter().take_while(move |size| *size <= largest)
+    }
+
     fn wants(&self, scenario: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| word == scenario)
     }
@@ -86,25 +100,43 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(bed: &mut Bed, plan: &Plan, report: &mut Report) -> Result<()> {
+    if plan.wants("updates") {
+        updates::ten_thousand_routes(plan, report).await?;
+    }
     let standing = Load::new(&bed.client(), "standing");
     bed.create_pool().await?;
     single::prepare(bed, plan).await?;
     let mut stand = 0;
-    for size in [10, 1_000, 5_000, 10_000] {
-        if (size > 1_000 && plan.quick) || (size > 5_000 && !plan.long) {
-            break;
-        }
+    for size in plan.sizes() {
         eprintln!("{size} standing Services");
         standing.create_slices(stand..size).await?;
         standing.create_services(stand..size).await?;
         standing.allocate(stand..size).await?;
         stand = size;
-        if plan.wants("route") && size != 5_000 {
-            single::service_to_route(bed, plan, size, report).await?;
-        }
-        if plan.wants("endpoint") && size == 1_000 {
-            single::endpoint_lost(bed, plan, size, report).await?;
-        }
+        measure_with(bed, plan, size, report).await?;
+    }
+    Ok(())
+}
+
+/// What is measured with so many Services, as far as it is wanted.
+async fn measure_with(bed: &mut Bed, plan: &Plan, size: usize, report: &mut Report) -> Result<()> {
+    if plan.wants("route") && size != 5_000 {
+        single::service_to_route(bed, plan, size, report).await?;
+    }
+    if plan.wants("endpoint") && size == 1_000 {
+        single::endpoint_lost(bed, plan, size, report).await?;
+    }
+    if plan.wants("writes") && size == 1_000 {
+        writes::api_writes(bed, plan, size, report).await?;
+    }
+    if plan.wants("memory") && size != 10 {
+        start::weight(bed, size, report).await?;
+    }
+    if plan.wants("start") && size != 10 {
+        start::speaker_start(bed, plan, size, report).await?;
+    }
+    if plan.wants("burst") && (size == 1_000 || size == 5_000) {
+        burst::at_once(bed, plan, size, report).await?;
     }
     Ok(())
 }

@@ -21,7 +21,12 @@ impl Comparison {
 
     /// Adds a run, all of its values.
     pub(crate) fn add(&mut self, contender: Contender, run: Vec<f64>) {
-        eprintln!("  {contender:?}: p50 {:.2} ms, p99 {:.2} ms of {}", percentile(&run, 50), percentile(&run, 99), run.len());
+        eprintln!(
+            "  {contender:?}: p50 {:.2} ms, p99 {:.2} ms of {}",
+            percentile(&run, 50),
+            percentile(&run, 99),
+            run.len()
+        );
         match contender {
             Contender::Floor => self.floor.push(run),
             Contender::Ferrocast => self.ferrocast.push(run),
@@ -72,7 +77,13 @@ impl Report {
     }
 
     /// Takes in the values of several runs of something that has no floor; `limit` says what the goal is.
-    pub(crate) fn values(&mut self, name: impl Into<String>, unit: &'static str, values: &[f64], limit: impl Into<String>) {
+    pub(crate) fn values(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        values: &[f64],
+        limit: impl Into<String>,
+    ) {
         self.push(Row {
             name: name.into(),
             unit,

@@ -88,28 +88,26 @@ pub(crate) async fn prepare(bed: &Bed, plan: &Plan) -> Result<()> {
 /// Endpoint lost → route withdrawn, against a bare watch of EndpointSlices; of `standing` allocated Services the first
 /// `plan.services` lose theirs.
 ///
+/// The clock starts with the request: its answer comes after the watch event as often as before it.
+///
 /// # Errors
 /// When something does not work at all.
 pub(crate) async fn endpoint_lost(bed: &mut Bed, plan: &Plan, standing: usize, report: &mut Report) -> Result<()> {
     let load = Load::new(&bed.client(), "standing");
     let count = plan.services.min(standing.saturating_sub(WARM_UP));
-    let mut from_answer = Comparison::new(format!("endpoint lost → withdrawn, {standing} standing, from the answer"));
-    let mut from_request = Comparison::new(format!("endpoint lost → withdrawn, {standing} standing, from the request"));
+    let mut comparison = Comparison::new(format!("endpoint lost → withdrawn, {standing} standing"));
     for _ in 0..plan.runs {
         for contender in [Contender::Floor, Contender::Ferrocast] {
             let floor = start(bed, contender, FloorMode::Endpoints, standing).await?;
-            let (mut requested, mut answered) = (vec![], vec![]);
+            let mut times = Vec::with_capacity(WARM_UP + count);
             for number in 0..WARM_UP + count {
-                let before = Instant::now();
+                let requested = Instant::now();
                 load.lose_endpoints(number).await?;
-                let after = Instant::now();
                 let arrived = bed.arrivals.stamp(What::Vanished, number + 1, ARRIVAL_MAX).await?;
-                requested.push(signed_ms(before, arrived));
-                answered.push(signed_ms(after, arrived));
+                times.push(signed_ms(requested, arrived));
                 pause(GAP).await;
             }
-            from_request.add(contender, requested.split_off(WARM_UP));
-            from_answer.add(contender, answered.split_off(WARM_UP));
+            comparison.add(contender, times.split_off(WARM_UP));
             load.restore_endpoints(0..WARM_UP + count).await?;
             if contender == Contender::Ferrocast {
                 bed.arrivals.wait_for_present(standing, PATIENCE).await?;
@@ -118,7 +116,6 @@ pub(crate) async fn endpoint_lost(bed: &mut Bed, plan: &Plan, standing: usize, r
             bed.stop_ferrocast().await?;
         }
     }
-    report.compare(from_answer);
-    report.compare(from_request);
+    report.compare(comparison);
     Ok(())
 }
