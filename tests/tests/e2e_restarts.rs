@@ -142,6 +142,10 @@ impl Bed {
         }
         self.lab.speakers[1].restart()?;
         self.all_hops(&NODES).await?;
+        for router in self.lab.routers() {
+            let seen = router.route_changes(&host_route(&self.standing[0].1[0]))?;
+            ensure!(!seen.is_empty(), "the recording at {} shows no change, though there was one", router.netns);
+        }
         self.ensure_routes_never_absent()?;
         self.ensure_addresses_unchanged().await
     }
