@@ -120,6 +120,27 @@ fn value_at(object: &Value, path: &str) -> String {
     }
 }
 
+/// A decoding error without Rust's names of types.
+fn plain_words(error: &str) -> String {
+    const WORDS: [(&str, &str); 10] = [
+        ("expected a sequence", "expected a list"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected a map", "expected an object with fields"),
+        ("invalid type: map", "invalid type: object with fields"),
+        ("expected a boolean", "expected true or false"),
+        ("expected i32", "expected a whole number"),
+        ("expected i64", "expected a whole number"),
+        ("expected unit", "expected nothing"),
+        ("invalid type: unit value", "invalid type: null"),
+        ("invalid type: null, ", "the value is null, "),
+    ];
+    let plain = WORDS.iter().fold(error.to_owned(), |text, (from, to)| text.replace(from, to));
+    match plain.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object with fields"),
+        None => plain,
+    }
+}
+
 /// Decodes `spec`, naming the field if its type is wrong, and every field that does not exist.
 fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec<Problem>) {
     let empty = Value::Object(serde_json::Map::new());
@@ -149,7 +170,7 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         Err(error) => {
             let path = track.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            problems.push(problem(field, error.to_string(), Severity::Error));
+            problems.push(problem(field, plain_words(&error.to_string()), Severity::Error));
             (None, problems)
         }
     }
@@ -387,6 +408,9 @@ mod tests {
             assert_eq!(resource.spec, None);
             let problem = &resource.problems[0];
             assert_eq!((problem.field.as_str(), problem.value.as_str()), (field, value), "{problem}");
+            for rust in ["i64", "sequence", " map", "struct", "unit"] {
+                assert!(!problem.message.contains(rust), "{problem}");
+            }
         }
     }
 
