@@ -117,12 +117,13 @@ impl Term {
                     let entry = Entry { service: service.clone(), outcome: Some(outcome) };
                     self.entries.insert(key, entry);
                 }
-                // It was ours: its annotation is to go. What never was ours is not touched.
-                (Some(_), None) => {
-                    if let Some(entry) = self.entries.get_mut(&key) {
-                        entry.outcome = None;
-                    }
-                }
+                // Its annotation is to go: it was ours, or became no load balancer while nobody was looking. One of another
+                // class that never was ours is not touched.
+                (Some(service), None) => match self.entries.get_mut(&key) {
+                    Some(entry) => entry.outcome = None,
+                    None if service.is_load_balancer => {}
+                    None => drop(self.entries.insert(key, Entry { service: service.clone(), outcome: None })),
+                },
                 (None, _) => drop(self.entries.remove(&key)),
             }
         }

@@ -65,6 +65,9 @@ pub struct ControllerArgs {
     /// Namespace of the Lease that elects the leader. Without it: that of the configuration objects.
     #[arg(long, env = "POD_NAMESPACE")]
     pub lease_namespace: Option<String>,
+    /// Name of that Lease. Two installations in one namespace, for two classes, need two names.
+    #[arg(long, default_value = "ferrocast-controller")]
+    pub lease_name: String,
     /// Name of this replica in the Lease. Without it: $POD_NAME, else the host's name, and a random suffix.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,

@@ -17,6 +17,9 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberI
 
 /// Environment variable with the log filter, e.g. `debug` or `info,ferrocast_bgp=debug`.
 const LOG_ENV: &str = "FERROCAST_LOG";
+/// The client library logs every failed attempt as an error, hundreds of lines in an outage of a minute; whoever handles
+/// the failure has its own line, once.
+const HANDLED: &str = "kube_client=off,kube_runtime=off";
 
 /// Parses the command line, runs what it says, returns the exit code.
 #[must_use]
@@ -34,7 +37,7 @@ pub fn main() -> ExitCode {
 }
 
 fn init_logging(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new(format!("{default},{HANDLED}")));
     let registry = tracing_subscriber::registry().with(filter);
     let layer =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());

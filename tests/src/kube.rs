@@ -33,6 +33,18 @@ const AUDIT_POLICY: &str = r#"{
   "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]
 }"#;
 
+/// The API server's own certificate, which its clients trust.
+const CERTIFICATE_REQUEST: &str = "[req]
+distinguished_name = name
+x509_extensions = extensions
+prompt = no
+[name]
+CN = kube-apiserver
+[extensions]
+basicConstraints = critical,CA:FALSE
+subjectAltName = IP:ADDRESS,IP:127.0.0.1
+";
+
 /// The Kubernetes programs: those of `$KUBEBUILDER_ASSETS`, else the one binary of `tests/kubernetes`.
 #[derive(Clone, Debug)]
 enum Programs {
@@ -121,10 +133,10 @@ impl ControlPlane {
         fs::create_dir_all(&dir)?;
         let dir = dir.canonicalize()?;
         let (port, etcd_port, peer_port) = (free_port()?, free_port()?, free_port()?);
-        write_secrets(&dir)?;
+        write_secrets(&dir, address)?;
         let etcd = start_etcd(&programs, &dir, etcd_port, peer_port)?;
         let kubeconfig = dir.join("admin.kubeconfig");
-        fs::write(&kubeconfig, kubeconfig_text(address, port, ADMIN_TOKEN))?;
+        fs::write(&kubeconfig, kubeconfig_text(&dir, address, port, ADMIN_TOKEN))?;
         let admin = client_of(&kubeconfig).await?;
         let mut plane = Self { programs, dir, address: address.to_owned(), port, etcd_port, etcd, api: None, admin };
         plane.start_api().await?;
@@ -153,7 +165,8 @@ impl ControlPlane {
             format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
             format!("--advertise-address={}", self.address),
             format!("--secure-port={}", self.port),
-            format!("--cert-dir={}", self.dir.join("certs").display()),
+            format!("--tls-cert-file={}", self.dir.join("tls.crt").display()),
+            format!("--tls-private-key-file={}", self.dir.join("tls.key").display()),
             format!("--service-account-key-file={}", self.dir.join("sa.pub").display()),
             format!("--service-account-signing-key-file={}", self.dir.join("sa.key").display()),
             format!("--token-auth-file={}", self.dir.join("tokens.csv").display()),
@@ -172,12 +185,15 @@ impl ControlPlane {
             "--v=0",
         ]);
         let mut api = Process::start("kube-apiserver", &self.dir, &mut command)?;
+        let authority = self.dir.join("tls.crt");
         let (etcd, url) = (&mut self.etcd, format!("https://{}:{}/readyz", self.address, self.port));
         let ready = eventually("the API server is ready", Duration::from_secs(READY_TIME_MAX_S), async || {
             etcd.ensure_running()?;
             api.ensure_running()?;
+            let authority = authority.display().to_string();
             let bearer = format!("Authorization: Bearer {ADMIN_TOKEN}");
-            run(Command::new("curl").args(["-skf", "--max-time", "5", "-H", &bearer, &url])).map(drop)
+            run(Command::new("curl").args(["-sf", "--max-time", "5", "-H", &bearer, "--cacert", &authority, &url]))
+                .map(drop)
         });
         ready.await.with_context(|| api.tail())?;
         self.api = Some(api);
@@ -205,7 +221,7 @@ impl ControlPlane {
         let path = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
         // Renamed into place: another process of the same account may be reading it.
         let written = path.with_extension("new");
-        fs::write(&written, kubeconfig_text(&self.address, self.port, &token))?;
+        fs::write(&written, kubeconfig_text(&self.dir, &self.address, self.port, &token))?;
         fs::rename(&written, &path)?;
         Ok(path)
     }
@@ -248,7 +264,17 @@ impl ControlPlane {
     }
 }
 
-fn write_secrets(dir: &Path) -> Result<()> {
+/// Keys of the ServiceAccounts' tokens, the server's certificate, the administrator's token, and what is audited.
+fn write_secrets(dir: &Path, address: &str) -> Result<()> {
+    let request = dir.join("certificate.conf");
+    fs::write(&request, CERTIFICATE_REQUEST.replace("ADDRESS", address))?;
+    let (tls_key, certificate) = (dir.join("tls.key"), dir.join("tls.crt"));
+    sh(&format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config {} -keyout {} -out {}",
+        request.display(),
+        tls_key.display(),
+        certificate.display()
+    ))?;
     let (key, public) = (dir.join("sa.key"), dir.join("sa.pub"));
     sh(&format!("openssl genrsa -out {} 2048", key.display()))?;
     sh(&format!("openssl rsa -in {} -pubout -out {}", key.display(), public.display()))?;
@@ -267,11 +293,13 @@ fn start_etcd(programs: &Programs, dir: &Path, port: u16, peer_port: u16) -> Res
     Process::start("etcd", dir, &mut command)
 }
 
-fn kubeconfig_text(address: &str, port: u16, token: &str) -> String {
+fn kubeconfig_text(dir: &Path, address: &str, port: u16, token: &str) -> String {
+    let authority = dir.join("tls.crt");
+    let authority = authority.display();
     format!(
         "apiVersion: v1
 kind: Config
-clusters: [{{name: test, cluster: {{server: \"https://{address}:{port}\", insecure-skip-tls-verify: true}}}}]
+clusters: [{{name: test, cluster: {{server: \"https://{address}:{port}\", certificate-authority: {authority}}}}}]
 users: [{{name: test, user: {{token: {token}}}}}]
 contexts: [{{name: test, context: {{cluster: test, user: test}}}}]
 current-context: test

@@ -7,21 +7,21 @@ use std::os::unix::process::CommandExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 
 use crate::process::sh;
-use crate::wait::bounded;
+use crate::wait::{Stopwatch, bounded};
 
 /// Set in the process that is already inside the namespaces.
 const INSIDE: &str = "FERROCAST_TESTS_INSIDE";
 /// Set to run what takes many minutes too.
 const LONG: &str = "FERROCAST_TESTS_LONG";
 /// The longest that one ordinary case may take, s.
-const CASE_TIME_MAX_S: u64 = 240;
+const CASE_TIME_MAX_S: u64 = 300;
 /// The longest that one long case may take, s.
 const LONG_CASE_TIME_MAX_S: u64 = 1_200;
 /// The longest that the shared context may take to stand, s (the first start of a binary reads it from disk).
@@ -191,15 +191,15 @@ fn run_inside<C: Context>(dir: &Path, cases: &[Case<C>], tally: &mut Tally) -> R
     furnish()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let mut context = bounded("starting the suite", Duration::from_secs(START_TIME_MAX_S), C::start(dir)).await?;
-        println!("suite stands after {:.1} s", began.elapsed().as_secs_f32());
+        println!("suite stands after {:.1} s", began.seconds());
         for case in cases {
-            let began = Instant::now();
+            let began = Stopwatch::start();
             let outcome = run_case(case, &mut context).await;
             let failed = matches!(outcome, Outcome::Failed(_));
             tally.count(case.name, outcome);
-            println!("     took {:.1} s", began.elapsed().as_secs_f32());
+            println!("     took {:.1} s", began.seconds());
             if failed {
                 println!("{}", context.diagnose());
             }

@@ -44,6 +44,24 @@ pub async fn pause(length: Duration) {
     tokio::time::sleep(length).await;
 }
 
+/// Tells how long something took, for the test's output.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since it began.
+    #[must_use]
+    pub fn seconds(self) -> f32 {
+        self.0.elapsed().as_secs_f32()
+    }
+}
+
 /// `true` or an error that says what was expected: for the probes of [`eventually`].
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ferrocast_tests::cases;
@@ -11,12 +11,14 @@ use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, host_route};
 use ferrocast_tests::objects::Service;
 use ferrocast_tests::process::Process;
 use ferrocast_tests::runner::{self, Context};
-use ferrocast_tests::wait::{ensure_that, eventually, throughout};
+use ferrocast_tests::wait::{Stopwatch, ensure_that, eventually, throughout};
 
 /// The outage of the API server, s.
 const OUTAGE_S: u64 = 60;
 /// The long outage, s: longer than any watch or lease lives.
 const LONG_OUTAGE_S: u64 = 600;
+/// How long kube-proxy may take to see anything new after an outage: its own watches wait up to a minute and more.
+const PROXY_RECOVERY_MAX: Duration = Duration::from_secs(120);
 /// A killed leader's successor must allocate within this, s: its Lease of 15 s, and the retries.
 const TAKE_OVER_MAX_S: u64 = 20;
 /// A leader that was asked to stop must have a successor within this, s: well below the Lease's 15 s.
@@ -119,13 +121,13 @@ impl Bed {
     /// A new Service gets its address and its routes.
     async fn works(&self, name: &str, within: Duration) -> Result<()> {
         let service = Service::named(name);
-        let began = Instant::now();
+        let began = Stopwatch::start();
         self.lab.apply_service(&service, &NODES).await?;
         eventually("a new Service has an address", within, async || {
             ensure_that(self.lab.cluster.addresses("default", name).await?.len() == 1, || "it has none".to_owned())
         })
         .await?;
-        println!("     allocated again after {:.1} s", began.elapsed().as_secs_f32());
+        println!("     allocated again after {:.1} s", began.seconds());
         let address = self.lab.cluster.addresses("default", name).await?.remove(0);
         self.lab.wait_for_hops(&host_route(&address), &NODES).await?;
         self.lab.cluster.delete(&service.object()).await
@@ -140,6 +142,10 @@ impl Bed {
         }
         self.lab.speakers[1].restart()?;
         self.all_hops(&NODES).await?;
+        for router in self.lab.routers() {
+            let seen = router.route_changes(&host_route(&self.standing[0].1[0]))?;
+            ensure!(!seen.is_empty(), "the recording at {} shows no change, though there was one", router.netns);
+        }
         self.ensure_routes_never_absent()?;
         self.ensure_addresses_unchanged().await
     }
@@ -241,15 +247,21 @@ async fn outage(bed: &mut Bed, length: Duration) -> Result<()> {
     })
     .await?;
     bed.lab.plane.start_api().await?;
-    let began = Instant::now();
+    let began = Stopwatch::start();
     bed.lab.apply_service(&after, &NODES).await?;
     for service in [&before, &after] {
         let address = bed.lab.cluster.wait_for_addresses("default", service.name, 1).await?.remove(0);
-        println!("     {}: address {:.1} s after the API server's return", service.name, began.elapsed().as_secs_f32());
+        println!("     {}: address {:.1} s after the API server's return", service.name, began.seconds());
         bed.lab.wait_for_hops(&host_route(&address), &NODES).await?;
-        println!("     {}: routes {:.1} s after", service.name, began.elapsed().as_secs_f32());
+        println!("     {}: routes {:.1} s after", service.name, began.seconds());
+    }
+    for service in [&before, &after] {
+        let address = bed.lab.cluster.addresses("default", service.name).await?.remove(0);
+        bed.lab.client_via(&bed.lab.bird, &address)?;
+        let what = "kube-proxy has caught up";
+        eventually(what, PROXY_RECOVERY_MAX, async || bed.lab.request(&address).map(drop)).await?;
         bed.lab.wait_for_backends(&address, &NODES).await?;
-        println!("     {}: kube-proxy {:.1} s after", service.name, began.elapsed().as_secs_f32());
+        println!("     {}: kube-proxy {:.1} s after", service.name, began.seconds());
     }
     held.iter_mut().try_for_each(Process::ensure_running)?;
     bed.ensure_routes_untouched()?;

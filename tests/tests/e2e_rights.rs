@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ferrocast_tests::audit::{self, Right};
 use ferrocast_tests::cases;
-use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, host_route};
-use ferrocast_tests::objects::{CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
+use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
+use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
 use ferrocast_tests::runner::{self, Context};
 use ferrocast_tests::wait::{ensure_that, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a standby may take to win a released Lease and allocate.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
@@ -78,7 +78,13 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
     })
     .await?;
     lab.cluster.apply_all(&base_configuration()).await?;
+    // The speakers alone see Secrets, and say in an Event that this one is missing.
+    let spec = json!({
+        "myASN": SPEAKER_ASN, "peerASN": SPEAKER_ASN, "peerAddress": "10.99.0.13", "passwordSecret": {"name": "missing"},
+    });
+    lab.cluster.apply(&objects::config(CONFIG_NAMESPACE, "BGPPeer", "secretless", spec)).await?;
     lab.wait_for_sessions().await?;
+    lab.cluster.wait_for_event(CONFIG_NAMESPACE, "secretless", &["Warning", "passwordSecret", "missing"]).await?;
     let service = Service::named("first");
     lab.apply_service(&service, &NODES).await?;
     let address = lab.cluster.wait_for_addresses("default", "first", 1).await?.remove(0);

@@ -11,7 +11,7 @@ use ferrocast_core::{
 use tokio::sync::watch;
 
 use super::{
-    events::{EventQueue, Record, Regarding},
+    events::{EventQueue, Record, Regarding, Repeat},
     lease::Leadership,
     resources::{Kind, ResourcesDraft},
 };
@@ -34,6 +34,7 @@ pub struct Configurator {
     builder: Builder,
     reported: BTreeSet<Problem>,
     sent: BTreeSet<Problem>,
+    told: bool,
     counted: bool,
 }
 
@@ -45,7 +46,7 @@ impl Configurator {
     #[must_use]
     pub fn new(draft: watch::Receiver<ResourcesDraft>, view: ViewWriter, reporter: Reporter) -> Self {
         let (builder, reported, sent) = (Builder::default(), BTreeSet::new(), BTreeSet::new());
-        Self { draft, view, reporter, builder, reported, sent, counted: false }
+        Self { draft, view, reporter, builder, reported, sent, told: false, counted: false }
     }
 
     fn rebuild(&mut self) {
@@ -110,6 +111,8 @@ impl Configurator {
             Reporter::Speaker(queue) => (queue, true),
             Reporter::Controller(..) | Reporter::Log => return,
         };
+        // What stood at the first look may have been told by others; a missing Secret every speaker tells.
+        let first = !std::mem::replace(&mut self.told, true);
         let now: BTreeSet<Problem> = config.problems.iter().cloned().collect();
         for problem in now.difference(&self.sent).filter(|p| !secrets_only || p.field.contains(SECRET_FIELD)) {
             let Some(object) = resources.objects.get(&problem.object) else { continue };
@@ -119,7 +122,7 @@ impl Configurator {
                 reason: if problem.severity == Severity::Error { "ConfigurationError" } else { "ConfigurationWarning" },
                 action: "Validate",
                 message: text(problem),
-                standing: true,
+                repeat: if first || secrets_only { Repeat::Never } else { Repeat::Changed },
             });
         }
         self.sent = now;

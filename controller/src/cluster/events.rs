@@ -62,6 +62,17 @@ impl Regarding {
     }
 }
 
+/// What becomes of an Event when the API server has one of the same content already (it keeps them for an hour).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It happened again: it is written again.
+    Always,
+    /// It tells a condition that may have stood before this process looked, or that others tell too: once is enough.
+    Never,
+    /// It tells a condition that was different before, as this process has seen: it is written again.
+    Changed,
+}
+
 /// One Event to be written.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -75,9 +86,8 @@ pub struct Record {
     pub action: &'static str,
     /// For a human.
     pub message: String,
-    /// A standing condition gets a name made of its content, so that saying it again, from this or another process, is
-    /// refused by the API server as already there (it keeps Events for an hour).
-    pub standing: bool,
+    /// Whether it is written again.
+    pub repeat: Repeat,
 }
 
 /// Where Events are put.
@@ -116,7 +126,9 @@ impl EventWriter {
         (Self { client, queue, busy, component, instance }, EventQueue(sender))
     }
 
-    fn event(&self, record: &Record) -> Event {
+    /// The Event, named after its content, so that the API server refuses it if it is there already; `unique`: or by a name
+    /// that no other has.
+    fn event(&self, record: &Record, unique: bool) -> Event {
         let mut note = record.message.clone();
         if note.len() > NOTE_LEN_MAX {
             note.truncate(note.floor_char_boundary(NOTE_LEN_MAX - 3));
@@ -125,7 +137,7 @@ impl EventWriter {
         let now = Timestamp::now();
         let mut hash = DefaultHasher::new();
         (&record.regarding.uid, record.reason, &note).hash(&mut hash);
-        if !record.standing {
+        if unique {
             now.as_nanosecond().hash(&mut hash);
         }
         let mut prefix = record.regarding.name.to_string();
@@ -157,13 +169,16 @@ impl EventWriter {
     }
 
     async fn write(&self, record: &Record) {
-        let event = self.event(record);
+        let mut event = self.event(record, record.repeat == Repeat::Always);
         let api: Api<Event> = Api::namespaced(self.client.clone(), &record.regarding.namespace);
         let mut wait = RETRY_MIN;
         for attempt in 1..=ATTEMPTS_MAX {
             match api.create(&PostParams::default(), &event).await {
                 Ok(_) => return metrics::counter!("ferrocast_events_total", "reason" => record.reason).increment(1),
-                Err(kube::Error::Api(status)) if status.code == 409 => return,
+                Err(kube::Error::Api(status)) if status.code == 409 => match record.repeat {
+                    Repeat::Never => return,
+                    Repeat::Always | Repeat::Changed => event = self.event(record, true),
+                },
                 // The namespace is going away, or we may not: trying again would not help.
                 Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 422) => {
                     tracing::debug!(reason = record.reason, error = %status, "Event refused");
@@ -204,5 +219,30 @@ impl Actor for EventWriter {
                 _ = join_all(batch.iter().map(|record| self.write(record))) => batch.clear(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn event_is_named_after_its_content_unless_it_is_to_be_unique() {
+        let client = Client::try_from(kube::Config::new("http://localhost:1".parse().unwrap())).unwrap();
+        let (writer, _) = EventWriter::new(client, "controller", "me".into(), watch::channel(0).1);
+        let service = Service::load_balancer("a", "b");
+        let record = |message: &str| Record {
+            regarding: Regarding::service(&service.key, &service),
+            kind: NoteType::Warning,
+            reason: "AllocationFailed",
+            action: "Allocate",
+            message: message.into(),
+            repeat: Repeat::Changed,
+        };
+        let name = |message: &str, unique| writer.event(&record(message), unique).metadata.name.unwrap();
+        assert_eq!(name("full", false), name("full", false));
+        assert_ne!(name("full", false), name("absent", false));
+        assert_ne!(name("full", false), name("full", true));
+        assert_ne!(name("full", true), name("full", true));
     }
 }

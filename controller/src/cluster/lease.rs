@@ -26,8 +26,6 @@ pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Longest wait for an answer to one request; below [`RENEW_DEADLINE`], so that there is a second try.
 const REQUEST_MAX: Duration = Duration::from_secs(4);
-/// The Lease's name.
-pub const LEASE_NAME: &str = "ferrocast-controller";
 
 /// Whether this process leads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +54,7 @@ struct Seen {
 /// Acquires, renews and releases the Lease.
 pub struct Leader {
     api: Api<Lease>,
+    name: String,
     identity: String,
     leadership: watch::Sender<Leadership>,
     /// The epoch the watchers list in: 1 for the standby's caches, then one more per term.
@@ -65,12 +64,16 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// A candidate called `identity`, and what it publishes: leadership and the watchers' epoch.
+    /// A candidate called `identity` for the Lease `name`, and what it publishes: leadership and the watchers' epoch.
     #[must_use]
-    pub fn new(api: Api<Lease>, identity: String) -> (Self, watch::Receiver<Leadership>, watch::Receiver<u64>) {
+    pub fn new(
+        api: Api<Lease>,
+        name: String,
+        identity: String,
+    ) -> (Self, watch::Receiver<Leadership>, watch::Receiver<u64>) {
         let (leadership, leadership_rx) = watch::channel(Leadership::default());
         let (epoch, epoch_rx) = watch::channel(1);
-        (Self { api, identity, leadership, epoch, terms: 1, seen: None }, leadership_rx, epoch_rx)
+        (Self { api, name, identity, leadership, epoch, terms: 1, seen: None }, leadership_rx, epoch_rx)
     }
 
     fn observe(&mut self, lease: Lease, now: Instant) {
@@ -94,7 +97,7 @@ impl Leader {
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let now = Instant::now();
         if self.seen.is_none() {
-            match self.api.get_opt(LEASE_NAME).await? {
+            match self.api.get_opt(&self.name).await? {
                 Some(lease) => self.observe(lease, now),
                 None => return self.create(now).await,
             }
@@ -119,7 +122,7 @@ impl Leader {
     async fn create(&mut self, now: Instant) -> Result<bool, kube::Error> {
         let time = MicroTime(Timestamp::now());
         let lease = Lease {
-            metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 acquire_time: Some(time.clone()),
@@ -143,14 +146,14 @@ impl Leader {
     async fn patch(&mut self, spec: serde_json::Value) -> Result<bool, kube::Error> {
         let Some(seen) = &self.seen else { return Ok(false) };
         let body = serde_json::json!({"metadata": {"resourceVersion": seen.resource_version}, "spec": spec});
-        match self.api.patch(LEASE_NAME, &PatchParams::default(), &Patch::Merge(body)).await {
+        match self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(body)).await {
             Ok(lease) => {
                 self.observe(lease, Instant::now());
                 Ok(true)
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                 // Somebody else wrote it: look again, but keep the clock running if the holder turns out the same.
-                match self.api.get_opt(LEASE_NAME).await? {
+                match self.api.get_opt(&self.name).await? {
                     Some(lease) => self.observe(lease, Instant::now()),
                     None => self.seen = None,
                 }
@@ -221,7 +224,7 @@ impl Actor for Leader {
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
         self.leadership.send_replace(Leadership::default());
-        let only = watcher::Config::default().fields(&format!("metadata.name={LEASE_NAME}"));
+        let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut changes = Box::pin(watcher::watcher(self.api.clone(), only));
         loop {
             let began = Instant::now();
@@ -260,7 +263,7 @@ mod tests {
 
     fn candidate() -> Leader {
         let client = kube::Client::try_from(kube::Config::new("http://localhost:1".parse().unwrap())).unwrap();
-        Leader::new(Api::namespaced(client, "x"), "me".into()).0
+        Leader::new(Api::namespaced(client, "x"), "lease".into(), "me".into()).0
     }
 
     fn lease(holder: &str, renewed_s: i64, version: &str) -> Lease {

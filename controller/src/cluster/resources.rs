@@ -120,6 +120,27 @@ fn value_at(object: &Value, path: &str) -> String {
     }
 }
 
+/// A decoding error without Rust's names of types.
+fn plain_words(error: &str) -> String {
+    const WORDS: [(&str, &str); 10] = [
+        ("expected a sequence", "expected a list"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected a map", "expected an object with fields"),
+        ("invalid type: map", "invalid type: object with fields"),
+        ("expected a boolean", "expected true or false"),
+        ("expected i32", "expected a whole number"),
+        ("expected i64", "expected a whole number"),
+        ("expected unit", "expected nothing"),
+        ("invalid type: unit value", "invalid type: null"),
+        ("invalid type: null, ", "the value is null, "),
+    ];
+    let plain = WORDS.iter().fold(error.to_owned(), |text, (from, to)| text.replace(from, to));
+    match plain.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object with fields"),
+        None => plain,
+    }
+}
+
 /// Decodes `spec`, naming the field if its type is wrong, and every field that does not exist.
 fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec<Problem>) {
     let empty = Value::Object(serde_json::Map::new());
@@ -149,7 +170,7 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         Err(error) => {
             let path = track.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            problems.push(problem(field, error.to_string(), Severity::Error));
+            problems.push(problem(field, plain_words(&error.to_string()), Severity::Error));
             (None, problems)
         }
     }
@@ -308,6 +329,13 @@ impl Feed for ResourceFeed {
         });
     }
 
+    fn restore(&mut self, items: Vec<Arc<Resource>>, epoch: u64) {
+        self.draft.send_modify(|draft| {
+            draft.resources.objects.extend(items.into_iter().map(|r| (r.meta.key.clone(), r)));
+            draft.epochs[self.kind as usize] = epoch;
+        });
+    }
+
     fn apply(&mut self, item: Arc<Resource>) {
         self.draft.send_if_modified(|draft| {
             draft.resources.objects.insert(item.meta.key.clone(), item.clone()).as_ref() != Some(&item)
@@ -380,6 +408,9 @@ mod tests {
             assert_eq!(resource.spec, None);
             let problem = &resource.problems[0];
             assert_eq!((problem.field.as_str(), problem.value.as_str()), (field, value), "{problem}");
+            for rust in ["i64", "sequence", " map", "struct", "unit"] {
+                assert!(!problem.message.contains(rust), "{problem}");
+            }
         }
     }
 
@@ -389,5 +420,24 @@ mod tests {
         assert!(resource.spec.is_some());
         assert_eq!(resource.problems[0].field, "spec.autoasign");
         assert_eq!(resource.problems[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn object_that_is_not_restored_yet_stays_until_a_list_is_the_truth_again() {
+        let object = |name: &str| {
+            Arc::new(resource(Kind::Pool, &ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }, &json!({})))
+        };
+        let (draft, reader) = watch::channel(ResourcesDraft::default());
+        let mut feed = ResourceFeed { kind: Kind::Pool, draft: Arc::new(draft) };
+        let names =
+            || reader.borrow().resources.objects.keys().map(|key| key.name.to_string()).collect::<Vec<_>>().join(" ");
+        feed.replace(vec![object("a"), object("b")], 1);
+        feed.restore(vec![], 2);
+        assert_eq!((names().as_str(), reader.borrow().epochs[Kind::Pool as usize]), ("a b", 2));
+        feed.restore(vec![object("b"), object("c")], 3);
+        assert_eq!(names(), "a b c");
+        feed.remove(object("c"));
+        feed.replace(vec![object("b")], 4);
+        assert_eq!(names(), "b");
     }
 }

@@ -22,7 +22,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     convert::ALLOCATED_FROM_POOL,
-    events::{EventQueue, Record, Regarding},
+    events::{EventQueue, Record, Regarding, Repeat},
     lease::Leadership,
 };
 use crate::allocator::{Entry, Plan};
@@ -140,6 +140,7 @@ impl StatusWriter {
             *work = Work { patches, in_flight, ..Work::default() };
         }
         for item in work.done_with.entries.diff(&plan.entries) {
+            let known = matches!(item, DiffItem::Update { .. });
             match item {
                 DiffItem::Add(key, entry) | DiffItem::Update { new: (key, entry), .. } => {
                     if patch_for(entry).is_some() {
@@ -148,7 +149,7 @@ impl StatusWriter {
                         work.waiting.remove(key);
                         work.failures.remove(key);
                     }
-                    Self::say(&self.events, &mut work.said, key, entry);
+                    Self::say(&self.events, &mut work.said, key, entry, known);
                 }
                 DiffItem::Remove(key, _) => {
                     work.waiting.remove(key);
@@ -160,8 +161,15 @@ impl StatusWriter {
         work.done_with = plan;
     }
 
-    /// Events for the notes that are new.
-    fn say(events: &EventQueue, said: &mut HashMap<ServiceKey, Vec<Note>>, key: &ServiceKey, entry: &Entry) {
+    /// Events for the notes that are new. `known`: the Service was looked at before in this term, so what is new to this
+    /// process is new.
+    fn say(
+        events: &EventQueue,
+        said: &mut HashMap<ServiceKey, Vec<Note>>,
+        key: &ServiceKey,
+        entry: &Entry,
+        known: bool,
+    ) {
         let notes = entry.outcome.as_ref().map_or(&[][..], |o| &o.notes);
         let before = said.get(key).map_or(&[][..], Vec::as_slice);
         for note in notes.iter().filter(|n| !before.contains(n)) {
@@ -171,7 +179,11 @@ impl StatusWriter {
                 reason: note.reason,
                 action: "Allocate",
                 message: note.message.clone(),
-                standing: note.kind == NoteType::Warning,
+                repeat: match note.kind {
+                    NoteType::Normal => Repeat::Always,
+                    NoteType::Warning if known => Repeat::Changed,
+                    NoteType::Warning => Repeat::Never,
+                },
             });
         }
         if notes.is_empty() {
@@ -245,7 +257,7 @@ impl StatusWriter {
             reason: "IPAllocated",
             action: "Allocate",
             message: format!("{what} {}", quoted(&new)),
-            standing: false,
+            repeat: Repeat::Always,
         });
     }
 

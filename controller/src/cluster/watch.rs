@@ -9,12 +9,15 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// First wait after a failed list or watch, milliseconds; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between attempts, so that a returning API server is noticed soon.
 const RETRY_MAX: Duration = Duration::from_secs(3);
+/// How long the objects of a type that came back may be missing before that counts as their deletion: what restores them is a
+/// person, or a tool that looks every few minutes.
+const RESTORE_MAX: Duration = Duration::from_secs(600);
 /// Objects per page of a list: small enough that no page weighs more than a few megabytes.
 const PAGE_SIZE: u32 = 500;
 
@@ -29,6 +32,10 @@ pub trait Feed: Send + Sync + 'static {
     fn digest(&mut self, object: Self::Object) -> Self::Item;
     /// The complete truth after a list made in `epoch`: everything not in it is gone.
     fn replace(&mut self, items: Vec<Self::Item>, epoch: u64);
+    /// What a list made in `epoch` holds, soon after the type itself had vanished: what is not in it may yet be restored.
+    fn restore(&mut self, items: Vec<Self::Item>, epoch: u64) {
+        self.replace(items, epoch);
+    }
     /// One object appeared or changed.
     fn apply(&mut self, item: Self::Item);
     /// One object is gone.
@@ -37,8 +44,9 @@ pub trait Feed: Send + Sync + 'static {
 
 /// Keeps a [`Feed`] in step with the API server, for ever.
 ///
-/// An error of any kind, 404 included, changes nothing in the snapshot: the API server counts as away. Lists are consistent
-/// reads; a new epoch (a new term of leadership) starts from a fresh one.
+/// An error of any kind, 404 included, changes nothing in the snapshot: the API server counts as away. When a type that had
+/// vanished is served again, its objects are not: they stay for [`RESTORE_MAX`] or until they are applied again. Lists are
+/// consistent reads; a new epoch (a new term of leadership) starts from a fresh one.
 pub struct Watcher<F: Feed> {
     kind: &'static str,
     api: Api<F::Object>,
@@ -47,13 +55,17 @@ pub struct Watcher<F: Feed> {
     epoch: watch::Receiver<u64>,
     /// For custom resources: the CRD's name, and where to ask whether it is being deleted.
     crd: Option<(Api<CustomResourceDefinition>, String)>,
+    /// The type is not there; its objects are not said to be gone by that.
+    type_missing: bool,
+    /// The type is back; until then objects that are missing count as not restored yet.
+    restoring_until: Option<Instant>,
 }
 
 impl<F: Feed> Watcher<F> {
     /// A watcher of `api`; `epoch` numbers the lists.
     pub fn new(kind: &'static str, api: Api<F::Object>, feed: F, epoch: watch::Receiver<u64>) -> Self {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        Self { kind, api, config, feed, epoch, crd: None }
+        Self { kind, api, config, feed, epoch, crd: None, type_missing: false, restoring_until: None }
     }
 
     /// Watches only what this field selector matches.
@@ -95,10 +107,10 @@ impl<F: Feed> Watcher<F> {
         while !matches!(api.get_opt(name).await, Ok(Some(crd)) if crd.metadata.deletion_timestamp.is_none()) {
             tokio::time::sleep(RETRY_MAX).await;
         }
-        tracing::info!(kind = self.kind, "the resource type is back");
+        tracing::info!(kind = self.kind, "the resource type is back: what was known stays until it is applied again");
     }
 
-    /// Follows one stream until the epoch changes or the type goes away.
+    /// Follows one stream until the epoch changes, the type goes away or its return is long enough ago.
     async fn follow(&mut self, epoch: u64) -> Result<(), ActorError> {
         let mut stream = std::pin::pin!(watcher::watcher(self.api.clone(), self.config.clone()));
         let mut listed = Vec::new();
@@ -111,6 +123,11 @@ impl<F: Feed> Watcher<F> {
                 changed = epochs.wait_for(|e| *e != epoch) => {
                     return changed.map(drop).map_err(|_| ActorError::Upstream("epoch"));
                 }
+                () = sleep_until(self.restoring_until) => {
+                    tracing::info!(kind = self.kind, "what has not been restored by now counts as deleted");
+                    self.restoring_until = None;
+                    return Ok(());
+                }
             };
             match event {
                 Ok(event) => {
@@ -120,11 +137,13 @@ impl<F: Feed> Watcher<F> {
                     (failing, wait) = (false, RETRY_MIN);
                     if !self.take(event, &mut listed, epoch).await {
                         tracing::warn!(kind = self.kind, "the resource type is being deleted: keeping what is known");
+                        self.type_missing = true;
                         self.type_is_back().await;
                         return Ok(());
                     }
                 }
                 Err(error) => {
+                    self.type_missing |= self.crd.is_some() && is_not_found(&error);
                     metrics::counter!("metallb_k8s_client_update_errors_total", "kind" => self.kind).increment(1);
                     if failing {
                         tracing::debug!(kind = self.kind, error = %chain(&error), "watch still failing");
@@ -147,7 +166,14 @@ impl<F: Feed> Watcher<F> {
             Event::InitApply(object) => listed.push(self.feed.digest(object)),
             Event::InitDone => {
                 tracing::debug!(kind = self.kind, objects = listed.len(), epoch, "listed");
-                self.feed.replace(std::mem::take(listed), epoch);
+                if std::mem::take(&mut self.type_missing) {
+                    self.restoring_until = Some(Instant::now() + RESTORE_MAX);
+                }
+                let listed = std::mem::take(listed);
+                match self.restoring_until {
+                    Some(_) => self.feed.restore(listed, epoch),
+                    None => self.feed.replace(listed, epoch),
+                }
             }
             Event::Apply(object) => {
                 let item = self.feed.digest(object);
@@ -162,6 +188,20 @@ impl<F: Feed> Watcher<F> {
             }
         }
         true
+    }
+}
+
+/// Does the API server not serve the type at all?
+fn is_not_found(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(kube::Error::Api(s)) | WatchStartFailed(kube::Error::Api(s)) if s.code == 404)
+}
+
+/// For ever without a time.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     );
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), lease_namespace);
-    let (leader, leadership, epoch) = Leader::new(leases, identity.clone());
+    let (leader, leadership, epoch) = Leader::new(leases, args.lease_name.clone(), identity.clone());
     let mut leaders = Supervisor::default();
     let mut workers = Supervisor::default();
     let (view, plan) = start(&mut workers, &client, &args, &identity, &leadership, &epoch);

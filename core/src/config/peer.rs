@@ -293,7 +293,10 @@ impl PeerDraft {
         let mut peer = self.peer.clone();
         let Some(name) = &self.secret else { return peer };
         let found = match resources.passwords.get(name) {
-            None => Err(format!("Secret {name:?} does not exist in the namespace {:?}", resources.namespace)),
+            None => Err(format!(
+                "there is no Secret {name:?} of type kubernetes.io/basic-auth in the namespace {:?}",
+                resources.namespace
+            )),
             Some(Err(why)) => Err(why.clone()),
             Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
             Some(Ok(password)) if password.0.len() > PASSWORD_OCTETS_MAX => {
