@@ -129,7 +129,7 @@ async fn measure_with(bed: &mut Bed, plan: &Plan, size: usize, report: &mut Repo
     if plan.wants("writes") && size == 1_000 {
         writes::api_writes(bed, plan, size, report).await?;
     }
-    if plan.wants("memory") && size != 10 {
+    if plan.wants("memory") {
         start::weight(bed, size, report).await?;
     }
     if plan.wants("start") && size != 10 {

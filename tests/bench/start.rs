@@ -63,20 +63,24 @@ pub(crate) async fn weight(bed: &mut Bed, standing: usize, report: &mut Report) 
         0..=1_000 => "≤ 25 MB",
         _ => "≤ 80 MB",
     };
-    let mut weights = [vec![], vec![], vec![], vec![]];
+    let fields = ["VmRSS", "VmHWM", "RssAnon"];
+    let mut weights = vec![vec![]; 2 * fields.len()];
     for _ in 0..WEIGHINGS {
         bed.start_ferrocast(standing, standing).await?;
         pause(REST).await;
         let pids = [bed.controller()?.process().pid(), bed.speaker()?.process().pid()];
-        for (index, (pid, field)) in pids.iter().flat_map(|pid| [(*pid, "VmRSS"), (*pid, "VmHWM")]).enumerate() {
-            weights[index].push(memory(pid, field)?);
+        let each = pids.iter().flat_map(|pid| fields.map(|field| (*pid, field)));
+        for (values, (pid, field)) in weights.iter_mut().zip(each) {
+            values.push(memory(pid, field)?);
         }
         bed.stop_ferrocast().await?;
     }
-    for (what, values) in
-        ["controller: resident", "controller: peak", "speaker: resident", "speaker: peak"].iter().zip(weights)
-    {
-        report.values(format!("{what} memory with {standing} Services"), "MB", &values, limit);
+    let names = ["controller", "speaker"].iter().flat_map(|who| {
+        [("", limit), (", peak", ""), (", of that anonymous", "")]
+            .map(|(what, limit)| (format!("memory of the {who} with {standing} Services{what}"), limit))
+    });
+    for ((name, limit), values) in names.zip(&weights) {
+        report.values(name, "MB", values, limit);
     }
     Ok(())
 }

@@ -28,6 +28,9 @@ const IN_FLIGHT_MAX: usize = 4;
 const NOTE_LEN_MAX: usize = 1024;
 /// Longest wait for status patches to finish before Events go out all the same, so that they are late but not lost.
 const YIELD_MAX: Duration = Duration::from_secs(30);
+/// So long must no status patch have been under way: what follows from one at the speakers (a watch event, a route) then has
+/// the API server's attention before the Event that tells of it.
+const LULL: Duration = Duration::from_millis(10);
 /// Attempts per Event; then it is dropped and counted.
 const ATTEMPTS_MAX: u32 = 4;
 /// Wait before the second attempt; doubles.
@@ -195,6 +198,19 @@ impl EventWriter {
     }
 }
 
+/// Waits until no status patch has been under way for [`LULL`]; returns at once if none has been since the last call.
+async fn lull(busy: &mut watch::Receiver<usize>) {
+    if *busy.borrow() == 0 && !busy.has_changed().unwrap_or(false) {
+        return;
+    }
+    let quiet = async {
+        while busy.wait_for(|patches| *patches == 0).await.is_ok()
+            && let Ok(Ok(())) = tokio::time::timeout(LULL, busy.changed()).await
+        {}
+    };
+    drop(tokio::time::timeout(YIELD_MAX, quiet).await);
+}
+
 impl Actor for EventWriter {
     const NAME: &'static str = "event-writer";
 
@@ -208,11 +224,9 @@ impl Actor for EventWriter {
             if taken == 0 {
                 return Ok(()); // every sender is gone
             }
-            let mut busy = self.busy.clone();
-            let idle = tokio::time::timeout(YIELD_MAX, busy.wait_for(|n| *n == 0));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = idle => {}
+                () = lull(&mut self.busy) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -225,6 +239,25 @@ impl Actor for EventWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn event_waits_for_a_lull_after_the_last_patch() {
+        let (patches, mut busy) = watch::channel(0);
+        let waited = async |busy: &mut watch::Receiver<usize>| {
+            let began = tokio::time::Instant::now();
+            lull(busy).await;
+            began.elapsed()
+        };
+        assert_eq!(waited(&mut busy).await, Duration::ZERO);
+        patches.send_replace(1);
+        patches.send_replace(0);
+        assert!(waited(&mut busy).await >= LULL);
+        assert_eq!(waited(&mut busy).await, Duration::ZERO, "no patch since");
+        patches.send_replace(1);
+        assert!(waited(&mut busy).await >= YIELD_MAX, "late, but not lost");
+        drop(patches);
+        assert!(waited(&mut busy).await < YIELD_MAX, "nobody patches any more");
+    }
 
     #[tokio::test]
     async fn event_is_named_after_its_content_unless_it_is_to_be_unique() {

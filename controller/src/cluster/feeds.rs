@@ -7,8 +7,13 @@ use ferrocast_core::{
 };
 use imbl::OrdMap;
 use k8s_openapi::api::{core::v1 as core, discovery::v1::EndpointSlice};
+use kube::Resource as _;
 
-use super::{convert, watch::Feed};
+use super::{
+    convert,
+    lean::{LeanNamespace, LeanService, LeanSlice},
+    watch::Feed,
+};
 
 /// Replaces a map by `next`, keeping what is equal, so that a later diff costs what changed.
 fn replace_map<K: Ord + Clone, V: PartialEq + Clone>(map: &mut OrdMap<K, Arc<V>>, next: BTreeMap<K, Arc<V>>) -> bool {
@@ -41,11 +46,11 @@ pub struct ServiceFeed {
 }
 
 impl Feed for ServiceFeed {
-    type Object = core::Service;
+    type Object = LeanService;
     type Item = Arc<Service>;
 
-    fn digest(&mut self, object: core::Service) -> Arc<Service> {
-        Arc::new(convert::service(&object, self.writes))
+    fn digest(&mut self, object: LeanService) -> Arc<Service> {
+        Arc::new(convert::service(&object.into(), self.writes))
     }
 
     fn replace(&mut self, items: Vec<Arc<Service>>, epoch: u64) {
@@ -70,11 +75,11 @@ pub struct NamespaceFeed {
 }
 
 impl Feed for NamespaceFeed {
-    type Object = core::Namespace;
+    type Object = LeanNamespace;
     type Item = (Arc<str>, Arc<Labels>);
 
-    fn digest(&mut self, object: core::Namespace) -> Self::Item {
-        (object.metadata.name.as_deref().unwrap_or_default().into(), Arc::new(convert::labels(&object.metadata)))
+    fn digest(&mut self, object: LeanNamespace) -> Self::Item {
+        (object.meta().name.as_deref().unwrap_or_default().into(), Arc::new(convert::labels(object.meta())))
     }
 
     fn replace(&mut self, items: Vec<Self::Item>, epoch: u64) {
@@ -166,10 +171,11 @@ pub fn slice_digest(object: &EndpointSlice, node: &str) -> Option<SliceDigest> {
 }
 
 impl Feed for EndpointsFeed {
-    type Object = EndpointSlice;
+    type Object = LeanSlice;
     type Item = (String, Option<SliceDigest>);
 
-    fn digest(&mut self, object: EndpointSlice) -> Self::Item {
+    fn digest(&mut self, object: LeanSlice) -> Self::Item {
+        let object = EndpointSlice::from(object);
         let meta = &object.metadata;
         let key =
             format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());

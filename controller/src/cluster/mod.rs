@@ -4,6 +4,7 @@ pub mod configurator;
 pub mod convert;
 pub mod events;
 pub mod feeds;
+pub mod lean;
 pub mod lease;
 pub mod resources;
 pub mod status;
