@@ -9,7 +9,7 @@
 //! Reports are lines on a TCP connection: `ready`, `+ADDRESS`, `-ADDRESS` (of the slice's first or last known endpoint).
 #![allow(clippy::disallowed_methods, reason = "a program of its own, without actors")]
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -210,10 +210,9 @@ async fn endpoints(client: Client, mut reports: OwnedWriteHalf) -> Result<()> {
                     if let Some(ip) = standing.remove(&name) {
                         reports.write_all(format!("-{ip}\n").as_bytes()).await?;
                     }
-                } else if !standing.contains_key(&name) {
+                } else if let Entry::Vacant(new) = standing.entry(name) {
                     next += 1;
-                    let ip = Ipv4Addr::from(next);
-                    standing.insert(name, ip);
+                    let ip = *new.insert(Ipv4Addr::from(next));
                     reports.write_all(format!("+{ip}\n").as_bytes()).await?;
                 }
             }

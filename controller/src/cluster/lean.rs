@@ -53,6 +53,7 @@ macro_rules! lean {
         }
 
         impl From<$lean> for $full {
+            #[allow(clippy::needless_update, reason = "some types have fields that their lean twin has not")]
             fn from(lean: $lean) -> Self {
                 Self { metadata: lean.metadata, $($field: lean.$field,)* ..Self::default() }
             }

@@ -163,7 +163,7 @@ fn sessions_document(bgp: &BgpAnnouncer) -> Value {
                 "localAddress": info.local_address, "localID": info.local_id, "peerID": info.peer_id,
                 "holdTimeS": info.hold_time.map(|t| t.as_secs()), "keepaliveTimeS": info.keepalive_time.map(|t| t.as_secs()),
                 "families": info.families.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>(),
-                "announced": info.announced.iter().sum::<usize>(), "generation": target.map(|t| t.generation),
+                "announced": info.announced.iter().sum::<usize>(), "generation": target.map(|t| t.generation), "reason": target.map(|t| t.reason.as_str()),
                 "refused": refused, "received": by_kind(&counts.received), "sent": by_kind(&counts.sent),
                 "flaps": counts.flaps, "warnings": info.warnings,
             })
