@@ -17,7 +17,7 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(3);
 /// How long the objects of a type that came back may be missing before that counts as their deletion: what restores them is a
 /// person, or a tool that looks every few minutes.
-const RESTORE_MAX: Duration = Duration::from_secs(600);
+pub const RESTORE_MAX: Duration = Duration::from_secs(600);
 /// Objects per page of a list: small enough that no page weighs more than a few megabytes.
 const PAGE_SIZE: u32 = 500;
 
