@@ -13,7 +13,7 @@ use ferrocast_bgp_proto::tools::Update;
 use ferrocast_bgp_proto::wire::{Message, Open};
 use ferrocast_core::actor::Supervisor;
 use ferrocast_core::announce::{Announcement, AnnouncementState, Announcer as _, Desired, Shutdown, Terms};
-use ferrocast_core::config::{Peer, PeerAs, PeerEndpoint};
+use ferrocast_core::config::Peer;
 use ferrocast_core::model::ServiceKey;
 use ferrocast_tests::wait::bounded;
 use ipnet::IpNet;
@@ -59,27 +59,8 @@ fn desired() -> Desired {
 }
 
 fn peer(to: SocketAddr) -> Peer {
-    Peer {
-        name: "sink".into(),
-        my_asn: ANNOUNCER_AS,
-        local_asn: None,
-        peer_asn: PeerAs::Number(SINK_AS),
-        endpoint: PeerEndpoint::Address(to.ip()),
-        source_address: None,
-        port: to.port(),
-        hold_time: Duration::from_secs(HOLD_TIME_S.into()),
-        keepalive_time: Duration::from_secs(u64::from(HOLD_TIME_S) / 3),
-        connect_time: None,
-        router_id: None,
-        node_selectors: vec![],
-        password: None,
-        password_missing: None,
-        bfd_profile: None,
-        graceful_restart: false,
-        ebgp_multi_hop: false,
-        vrf: None,
-        dual_stack: false,
-    }
+    let hold_time = Duration::from_secs(HOLD_TIME_S.into());
+    Peer { hold_time, keepalive_time: hold_time / 3, ..Peer::new("sink", ANNOUNCER_AS, SINK_AS, to) }
 }
 
 /// The passive side of a session, as far as [`ROUTES`] routes.

@@ -65,27 +65,7 @@ pub(crate) mod tests {
 
     /// An external peer with nothing unusual about it.
     pub(crate) fn peer(name: &str) -> Peer {
-        Peer {
-            name: name.into(),
-            my_asn: 64_512,
-            local_asn: None,
-            peer_asn: PeerAs::Number(64_513),
-            endpoint: PeerEndpoint::Address([192, 0, 2, 1].into()),
-            source_address: None,
-            port: 179,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: Duration::from_secs(30),
-            connect_time: None,
-            router_id: None,
-            node_selectors: vec![],
-            password: None,
-            password_missing: None,
-            bfd_profile: None,
-            graceful_restart: false,
-            ebgp_multi_hop: false,
-            vrf: None,
-            dual_stack: false,
-        }
+        Peer::new(name, 64_512, 64_513, ([192, 0, 2, 1], 179).into())
     }
 
     #[test]

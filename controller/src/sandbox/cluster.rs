@@ -9,7 +9,7 @@ use std::{
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken},
-    config::{Builder, Config, Password, Peer, PeerAs, PeerEndpoint, Problem, Resources},
+    config::{Builder, Config, Password, Peer, Problem, Resources},
     model::{AnnotationText, Endpoints, EndpointsIndex, Labels, Node, Service, ServiceKey},
     view::{Source, ViewWriter},
 };
@@ -27,8 +27,6 @@ pub(super) const ROUTER_PEER: &str = "(sandbox router)";
 pub(super) const SPEAKER_AS: u32 = 64512;
 /// AS of the built-in router.
 pub(super) const ROUTER_AS: u32 = 64999;
-/// Hold time towards the built-in router.
-const HOLD_TIME: Duration = Duration::from_secs(90);
 
 /// What readers should know beside the views.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -294,28 +292,8 @@ fn namespaces(manifests: &Manifests, services: &OrdMap<ServiceKey, Arc<Service>>
 }
 
 /// A peer that no object describes.
-fn peer(name: &str, addr: SocketAddr, asn: u32, source: Option<IpAddr>) -> Peer {
-    Peer {
-        name: name.into(),
-        my_asn: SPEAKER_AS,
-        local_asn: None,
-        peer_asn: PeerAs::Number(asn),
-        endpoint: PeerEndpoint::Address(addr.ip()),
-        source_address: source,
-        port: addr.port(),
-        hold_time: HOLD_TIME,
-        keepalive_time: HOLD_TIME / 3,
-        connect_time: None,
-        router_id: None,
-        node_selectors: Vec::new(),
-        password: None,
-        password_missing: None,
-        bfd_profile: None,
-        graceful_restart: false,
-        ebgp_multi_hop: false,
-        vrf: None,
-        dual_stack: true,
-    }
+fn peer(name: &str, addr: SocketAddr, asn: u32, source_address: Option<IpAddr>) -> Peer {
+    Peer { source_address, dual_stack: true, ..Peer::new(name, SPEAKER_AS, asn, addr) }
 }
 
 impl Actor for Cluster {

@@ -24,7 +24,7 @@ pub use spec::{
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -147,6 +147,37 @@ pub struct Peer {
     pub vrf: Option<Arc<str>>,
     /// `dualStackAddressFamily`: both families on this session.
     pub dual_stack: bool,
+}
+
+impl Peer {
+    /// Hold time of a peer that names none.
+    pub const HOLD_TIME: Duration = Duration::from_secs(90);
+
+    /// A peer with nothing set but who it is: everything else as if its field were absent.
+    #[must_use]
+    pub fn new(name: &str, my_asn: u32, peer_asn: u32, address: SocketAddr) -> Self {
+        Self {
+            name: name.into(),
+            my_asn,
+            local_asn: None,
+            peer_asn: PeerAs::Number(peer_asn),
+            endpoint: PeerEndpoint::Address(address.ip()),
+            source_address: None,
+            port: address.port(),
+            hold_time: Self::HOLD_TIME,
+            keepalive_time: Self::HOLD_TIME / 3,
+            connect_time: None,
+            router_id: None,
+            node_selectors: Vec::new(),
+            password: None,
+            password_missing: None,
+            bfd_profile: None,
+            graceful_restart: false,
+            ebgp_multi_hop: false,
+            vrf: None,
+            dual_stack: false,
+        }
+    }
 }
 
 /// A BGPAdvertisement in force.

@@ -20,7 +20,7 @@ use ferrocast_bgp_proto::{
 use ferrocast_core::{
     actor::Supervisor,
     announce::{Announcement, AnnouncementState, Announcer as _, Desired, Observed, TargetObserved, Terms},
-    config::{Peer, PeerAs, PeerEndpoint},
+    config::Peer,
     model::ServiceKey,
 };
 use imbl::OrdMap;
@@ -47,27 +47,7 @@ pub fn quick() -> Tuning {
 }
 
 pub fn peer(name: &str, to: SocketAddr) -> Peer {
-    Peer {
-        name: name.into(),
-        my_asn: AS,
-        local_asn: None,
-        peer_asn: PeerAs::Number(ROUTER_AS),
-        endpoint: PeerEndpoint::Address(to.ip()),
-        source_address: None,
-        port: to.port(),
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        connect_time: None,
-        router_id: None,
-        node_selectors: vec![],
-        password: None,
-        password_missing: None,
-        bfd_profile: None,
-        graceful_restart: false,
-        ebgp_multi_hop: false,
-        vrf: None,
-        dual_stack: true,
-    }
+    Peer { dual_stack: true, ..Peer::new(name, AS, ROUTER_AS, to) }
 }
 
 pub fn peer_set(peers: impl IntoIterator<Item = Peer>) -> Arc<PeerSet> {
