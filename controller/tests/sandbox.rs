@@ -3,12 +3,15 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::Ipv4Addr,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
 
+use ferrocast_bgp::router::{Router, RouterConfig};
+use ferrocast_core::actor::Supervisor;
 use serde_json::Value;
 
 /// Longest wait for a picture, so that a sandbox that hangs fails the test.
@@ -62,8 +65,9 @@ struct Live {
 }
 
 impl Live {
-    fn start(dir: &Path) -> Self {
-        let mut child = sandbox(&[dir.to_str().unwrap(), "-o", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        let args = [&[dir.to_str().unwrap(), "-o", "json"], more].concat();
+        let mut child = sandbox(&args).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (sender, pictures) = mpsc::channel();
         std::thread::spawn(move || {
@@ -128,7 +132,7 @@ fn sandbox_follows_edits_of_its_files() {
     write("advertisement.yaml", ADVERTISEMENT);
     write("one.yaml", &service("one", "Local"));
     write("slice.yaml", &slice(&["node1", "node2"]));
-    let live = Live::start(dir.path());
+    let live = Live::start(dir.path(), &[]);
     live.wait("first picture", |p| hops(p, "default/one") == 2);
 
     // An endpoint goes: its node's route goes.
@@ -172,4 +176,81 @@ fn sandbox_runs_a_speaker_per_node_object() {
     let one = row(&picture, "default/one", false).unwrap();
     assert_eq!(one["announcedFrom"], serde_json::json!(["worker-a"]));
     assert_eq!(one["reason"], "announced; notOwner (worker-b)");
+}
+
+#[test]
+fn sandbox_counts_only_endpoints_in_files_when_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("pool.yaml", &format!("{POOL}spec: {{addresses: [192.0.2.8/30]}}\n"));
+    write("advertisement.yaml", ADVERTISEMENT);
+    write("one.yaml", &service("one", "Cluster"));
+    let args = [dir.path().to_str().unwrap(), "--once", "-o", "json"];
+    let picture = |args: &[&str]| -> (Option<i32>, Value) {
+        let output = sandbox(args).output().unwrap();
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+    };
+    let (code, assumed) = picture(&args);
+    assert_eq!(
+        (code, &row(&assumed, "default/one", false).unwrap()["endpointsAssumed"]),
+        (Some(0), &Value::Bool(true))
+    );
+    let (code, files) = picture(&[&args[..], &["--endpoints", "files"]].concat());
+    let one = row(&files, "default/one", false).unwrap();
+    assert_eq!((code, one["reason"].as_str()), (Some(1), Some("noEndpoints")));
+}
+
+#[test]
+fn sandbox_takes_a_status_in_a_manifest_for_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("pool.yaml", &format!("{POOL}spec: {{addresses: [192.0.2.8/30]}}\n"));
+    write("advertisement.yaml", ADVERTISEMENT);
+    write("a.yaml", &service("a", "Cluster"));
+    write(
+        "b.yaml",
+        &format!("{}status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.8}}]}}}}\n", service("b", "Cluster")),
+    );
+    let output = sandbox(&[dir.path().to_str().unwrap(), "--once", "-o", "json"]).output().unwrap();
+    let picture: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(row(&picture, "default/b", false).unwrap()["address"], "192.0.2.8");
+    assert_eq!(row(&picture, "default/a", false).unwrap()["address"], "192.0.2.9");
+}
+
+/// A router of the test's own, on a port that a BGPPeer may name.
+async fn router(supervisor: &mut Supervisor, asn: u32) -> Router {
+    for port in 10_000..16_384 {
+        let config = RouterConfig::new((Ipv4Addr::LOCALHOST, port).into(), asn);
+        if let Ok(router) = Router::start(supervisor, config).await {
+            return router;
+        }
+    }
+    panic!("no free port");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_dials_the_peers_of_its_manifests_and_those_given() {
+    let mut supervisor = Supervisor::default();
+    let (of_manifest, given) = (router(&mut supervisor, 64_513).await, router(&mut supervisor, 64_514).await);
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("pool.yaml", &format!("{POOL}spec: {{addresses: [192.0.2.8/30]}}\n"));
+    write("advertisement.yaml", ADVERTISEMENT);
+    write("one.yaml", &service("one", "Cluster"));
+    let spec =
+        format!("{{myASN: 64512, peerASN: 64513, peerAddress: 127.0.0.1, peerPort: {}}}", of_manifest.address().port());
+    let meta = "{name: rack, namespace: metallb-system}";
+    write("peer.yaml", &format!("apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {meta}\nspec: {spec}\n"));
+    let peer = format!("{},64514", given.address());
+    let live = Live::start(dir.path(), &["--peer", &peer, "--nodes", "1"]);
+    let prefix: ipnet::IpNet = "192.0.2.8/32".parse().unwrap();
+    for mut rib in [of_manifest.rib(), given.rib()] {
+        let learned = rib.wait_for(|rib| rib.routes.contains_key(&prefix));
+        let learned = tokio::time::timeout(WAIT_MAX, learned).await;
+        assert!(matches!(learned, Ok(Ok(_))), "a router did not learn the route");
+    }
+    let established =
+        |p: &Value| p["sessions"].as_array().unwrap().iter().all(|s| s.as_str().unwrap().contains("established, 1"));
+    let picture = live.wait("both sessions", |p| p["sessions"].as_array().unwrap().len() == 2 && established(p));
+    assert!(picture["sessions"].to_string().contains("peer rack (node1)"), "{picture:#}");
 }
