@@ -6,9 +6,10 @@
 //! - `hold`: the same, but the answers wait until `go` arrives on the reporting connection;
 //! - `endpoints`: watches EndpointSlices and reports each that lost its endpoints.
 //!
-//! Reports are lines on a TCP connection: `ready`, `+ADDRESS`, `-ADDRESS` (of the slice's first or last known endpoint).
+//! Reports are lines on a TCP connection: `ready`, `+ADDRESS` and `-ADDRESS` (for a slice: one that stands for it).
 #![allow(clippy::disallowed_methods, reason = "a program of its own, without actors")]
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -206,15 +207,18 @@ async fn endpoints(client: Client, mut reports: OwnedWriteHalf) -> Result<()> {
         match event {
             Event::InitApply(slice) | Event::Apply(slice) => {
                 let name = slice.name_any();
-                if slice.endpoints.iter().flatten().next().is_none() {
-                    if let Some(ip) = standing.remove(&name) {
+                let has_endpoints = slice.endpoints.iter().flatten().next().is_some();
+                match (has_endpoints, standing.entry(name)) {
+                    (true, Entry::Vacant(unknown)) => {
+                        next += 1;
+                        let ip = unknown.insert(Ipv4Addr::from(next));
+                        reports.write_all(format!("+{ip}\n").as_bytes()).await?;
+                    }
+                    (false, Entry::Occupied(known)) => {
+                        let ip = known.remove();
                         reports.write_all(format!("-{ip}\n").as_bytes()).await?;
                     }
-                } else if !standing.contains_key(&name) {
-                    next += 1;
-                    let ip = Ipv4Addr::from(next);
-                    standing.insert(name, ip);
-                    reports.write_all(format!("+{ip}\n").as_bytes()).await?;
+                    _ => {}
                 }
             }
             Event::Delete(slice) => drop(standing.remove(&slice.name_any())),

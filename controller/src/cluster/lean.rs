@@ -52,12 +52,6 @@ macro_rules! lean {
             $(#[serde(default)] $field: $kind,)*
         }
 
-        impl From<$lean> for $full {
-            fn from(lean: $lean) -> Self {
-                Self { metadata: lean.metadata, $($field: lean.$field,)* ..Self::default() }
-            }
-        }
-
         impl Resource for $lean {
             type DynamicType = ();
             type Scope = $scope;
@@ -101,6 +95,18 @@ lean! {
 lean! {
     /// An EndpointSlice.
     LeanSlice of discovery::EndpointSlice, NamespaceResourceScope, { endpoints: Option<Vec<discovery::Endpoint>> }
+}
+
+impl From<LeanService> for core::Service {
+    fn from(LeanService { metadata, spec, status }: LeanService) -> Self {
+        Self { metadata, spec, status }
+    }
+}
+
+impl From<LeanSlice> for discovery::EndpointSlice {
+    fn from(LeanSlice { metadata, endpoints }: LeanSlice) -> Self {
+        Self { metadata, endpoints, ..Self::default() }
+    }
 }
 
 #[cfg(test)]
