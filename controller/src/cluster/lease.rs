@@ -61,6 +61,8 @@ pub struct Leader {
     epoch: watch::Sender<u64>,
     terms: u64,
     seen: Option<Seen>,
+    /// The last attempt failed, and that was logged.
+    failing: bool,
 }
 
 impl Leader {
@@ -73,7 +75,7 @@ impl Leader {
     ) -> (Self, watch::Receiver<Leadership>, watch::Receiver<u64>) {
         let (leadership, leadership_rx) = watch::channel(Leadership::default());
         let (epoch, epoch_rx) = watch::channel(1);
-        (Self { api, name, identity, leadership, epoch, terms: 1, seen: None }, leadership_rx, epoch_rx)
+        (Self { api, name, identity, leadership, epoch, terms: 1, seen: None, failing: false }, leadership_rx, epoch_rx)
     }
 
     fn observe(&mut self, lease: Lease, now: Instant) {
@@ -164,10 +166,18 @@ impl Leader {
     }
 
     async fn attempt_in_time(&mut self) -> bool {
-        match tokio::time::timeout(REQUEST_MAX, self.attempt()).await {
-            Ok(Ok(taken)) => return taken,
-            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "cannot write the Lease"),
-            Err(_) => tracing::warn!("the API server does not answer about the Lease"),
+        let error = match tokio::time::timeout(REQUEST_MAX, self.attempt()).await {
+            Ok(Ok(taken)) => {
+                self.failing = false;
+                return taken;
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer within {REQUEST_MAX:?}"),
+        };
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(error, "still no word about the Lease");
+        } else {
+            tracing::warn!(error, "cannot read or write the Lease, trying again");
         }
         false
     }

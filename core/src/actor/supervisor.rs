@@ -68,7 +68,10 @@ impl Supervisor {
             }
         }
         let child = Child { stop: self.stop.child_token(), done: CancellationToken::new() };
-        let span = tracing::info_span!("actor", name = A::NAME, instance = actor.instance());
+        let span = match actor.instance() {
+            only if only.is_empty() => tracing::info_span!("actor", name = A::NAME),
+            instance => tracing::info_span!("actor", name = A::NAME, instance),
+        };
         let (stop, done) = (child.stop.clone(), child.done.clone().drop_guard());
         self.children.spawn(
             async move {
