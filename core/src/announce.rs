@@ -2,6 +2,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +23,10 @@ pub enum Community {
     Large(u32, u32, u32),
 }
 
+/// An extended community, as its eight octets stand on the wire. Source: RFC 4360.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExtendedCommunity(pub [u8; 8]);
+
 /// Where an announcement stands in its life.
 ///
 /// "Stop attracting new traffic, keep what you have" (`Draining`) and "withdraw" are different states of a route.
@@ -39,6 +44,8 @@ pub enum AnnouncementState {
 /// How one advertisement wants a prefix announced; several may apply to one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Terms {
+    /// Name of the BGPAdvertisement, for what a target's own configuration says about it.
+    pub advertisement: Arc<str>,
     /// Targets (BGPPeer names) it goes to; `None` = all.
     pub targets: Option<BTreeSet<Arc<str>>>,
     /// BGP LOCAL_PREF for internal peers (RFC 4271 §5.1.5); `None` = the announcer's default.
@@ -58,6 +65,9 @@ pub struct Announcement {
     pub terms: Arc<[Terms]>,
     /// Services on whose behalf it is announced; never empty.
     pub services: Arc<BTreeSet<ServiceKey>>,
+    /// This node's share of the traffic in relation to other nodes', rounded so that few values are in use: the ready endpoints
+    /// here of Services with `externalTrafficPolicy: Local`. `None`: every node is worth the same, or nobody weighs.
+    pub weight: Option<NonZeroU32>,
 }
 
 /// The complete set of prefixes that this node should announce: an immutable snapshot with structural sharing, so that
@@ -66,6 +76,9 @@ pub struct Announcement {
 pub struct Desired {
     /// Grows by one per change; lets an observer say how far it got. Zero: nothing decided yet.
     pub generation: u64,
+    /// What was announced before a restart, in force until the first decision: the network must not take it for complete (for
+    /// BGP: no End-of-RIB, RFC 4724 §4.1).
+    pub provisional: bool,
     /// By prefix, masked to its length.
     pub announcements: OrdMap<IpNet, Arc<Announcement>>,
 }

@@ -52,10 +52,14 @@ struct Received {
 fn desired() -> Desired {
     let services = Arc::new(BTreeSet::from([ServiceKey::new("bench", "any")]));
     let terms: Arc<[Terms]> = Arc::new([Terms::default()]);
-    let announcement = Arc::new(Announcement { state: AnnouncementState::Active, terms, services });
+    let announcement = Arc::new(Announcement { state: AnnouncementState::Active, terms, services, weight: None });
     let first = u32::from(Ipv4Addr::new(10, 32, 0, 0));
     let prefix = |number: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(first + number)));
-    Desired { generation: 1, announcements: (0..ROUTES).map(|n| (prefix(n), announcement.clone())).collect() }
+    Desired {
+        generation: 1,
+        provisional: false,
+        announcements: (0..ROUTES).map(|n| (prefix(n), announcement.clone())).collect(),
+    }
 }
 
 fn peer(to: SocketAddr) -> Peer {

@@ -5,7 +5,10 @@ use ipnet::IpNet;
 
 use crate::{
     family::Family,
-    wire::{DecodeError, LargeCommunity, Origin, PathAttributes, Sections, codes, next_attribute, prefix},
+    wire::{
+        DecodeError, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes, Sections, codes,
+        next_attribute, prefix,
+    },
 };
 
 /// What one UPDATE says.
@@ -15,10 +18,8 @@ pub struct Update {
     pub withdrawn: Vec<IpNet>,
     /// Prefixes of either family that are announced.
     pub reach: Vec<IpNet>,
-    /// Next hop of the IPv4 prefixes.
-    pub next_hop_v4: Option<Ipv4Addr>,
-    /// Global next hop of the IPv6 prefixes.
-    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Next hops of the prefixes, by [`Family::ALL`].
+    pub next_hops: [Option<NextHop>; Family::ALL.len()],
     /// What is said about the announced prefixes.
     pub attributes: PathAttributes,
     /// This is the End-of-RIB marker of that family. Source: RFC 4724 §2.
@@ -66,10 +67,7 @@ impl Update {
     /// The next hop of `prefix`, if this UPDATE announced it.
     #[must_use]
     pub fn next_hop(&self, prefix: &IpNet) -> Option<IpAddr> {
-        match prefix {
-            IpNet::V4(_) => self.next_hop_v4.map(IpAddr::V4),
-            IpNet::V6(_) => self.next_hop_v6.map(IpAddr::V6),
-        }
+        self.next_hops[Family::of_prefix(prefix).index()].map(|next_hop| next_hop.address())
     }
 
     fn attribute(&mut self, code: u8, value: &[u8]) -> Result<(), DecodeError> {
@@ -77,10 +75,17 @@ impl Update {
             (codes::ORIGIN, [0]) => self.attributes.origin = Origin::Igp,
             (codes::ORIGIN, [1]) => self.attributes.origin = Origin::Egp,
             (codes::ORIGIN, [2]) => self.attributes.origin = Origin::Incomplete,
-            (codes::NEXT_HOP, &[a, b, c, d]) => self.next_hop_v4 = Some(Ipv4Addr::new(a, b, c, d)),
+            (codes::NEXT_HOP, &[a, b, c, d]) => self.next_hops[0] = Some(NextHop::V4(Ipv4Addr::new(a, b, c, d))),
             (codes::MED, &[a, b, c, d]) => self.attributes.med = Some(u32::from_be_bytes([a, b, c, d])),
             (codes::LOCAL_PREF, &[a, b, c, d]) => self.attributes.local_pref = Some(u32::from_be_bytes([a, b, c, d])),
             (codes::COMMUNITIES, value) => self.attributes.communities = numbers(value)?,
+            (codes::EXTENDED_COMMUNITIES, value) => {
+                let (chunks, rest) = value.as_chunks::<8>();
+                if !rest.is_empty() {
+                    return Err(DecodeError::UpdateMalformed("extended communities"));
+                }
+                self.attributes.extended_communities = chunks.iter().map(|c| ExtendedCommunity(*c)).collect();
+            }
             (codes::LARGE_COMMUNITIES, value) => {
                 let numbers = numbers(value)?;
                 if !numbers.len().is_multiple_of(3) {
@@ -107,13 +112,15 @@ impl Update {
         let Some(family) = Family::from_wire(u16::from_be_bytes([a, b]), safi) else { return Ok(()) };
         let (next_hop, rest) = rest.split_at_checked(next_hop_len.into()).ok_or(malformed)?;
         let (_reserved, nlri) = rest.split_first().ok_or(malformed)?;
-        match (family, next_hop) {
-            (Family::Ipv6Unicast, ip) if matches!(ip.len(), 16 | 32) => {
-                self.next_hop_v6 = ip.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+        let address = |octets: &[u8]| octets.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+        self.next_hops[family.index()] = match (next_hop, next_hop.len()) {
+            (&[a, b, c, d], _) if family == Family::Ipv4Unicast => Some(NextHop::V4(Ipv4Addr::new(a, b, c, d))),
+            (octets, 16) => address(octets).map(|address| NextHop::V6 { address, link_local: None }),
+            (octets, 32) => {
+                address(octets).map(|first| NextHop::V6 { address: first, link_local: address(&octets[16..]) })
             }
-            (Family::Ipv4Unicast, &[a, b, c, d]) => self.next_hop_v4 = Some(Ipv4Addr::new(a, b, c, d)),
             _ => return Err(malformed),
-        }
+        };
         prefix::decode_all(family, nlri, |p| self.reach.push(p))
     }
 

@@ -81,6 +81,7 @@ fn any_attributes() -> impl Strategy<Value = PathAttributes> {
             local_pref,
             communities,
             large_communities,
+            ..PathAttributes::default()
         })
 }
 
@@ -122,7 +123,7 @@ proptest! {
                 Family::Ipv6Unicast => IpAddr::V6(Ipv6Addr::from_bits(v6)),
             };
             let of_family: Vec<_> = prefixes.iter().copied().filter(|p| Family::of_prefix(p) == family).collect();
-            let block = Arc::new(AttributeBlock::new(&attributes, next_hop, as4).unwrap());
+            let block = Arc::new(AttributeBlock::new(family, &attributes, next_hop.into(), as4).unwrap());
             let (mut reach, mut withdraw) = (ReachPacker::new(block), WithdrawPacker::new(family));
             let (mut announced, mut withdrawn) = (BytesMut::new(), BytesMut::new());
             for prefix in &of_family {

@@ -139,7 +139,7 @@ impl Resolver {
             return Route::Refused(FAMILY_NOT_NEGOTIATED);
         }
         let Some(next_hop) = self.terrain.next_hops[family.index()] else { return Route::Refused(NO_NEXT_HOP) };
-        let Ok(block) = AttributeBlock::new(&attributes, next_hop, self.terrain.as4) else {
+        let Ok(block) = AttributeBlock::new(family, &attributes, next_hop.into(), self.terrain.as4) else {
             return Route::Refused(ATTRIBUTES_TOO_LARGE);
         };
         if let Some(number) = self.numbers.get(&block) {

@@ -14,8 +14,8 @@ pub struct Support {
 #[must_use]
 pub fn support(peer: &Peer) -> Support {
     let mut warnings = vec![];
-    if let Some(profile) = &peer.bfd_profile {
-        warnings.push(format!("bfdProfile {profile:?} is not supported yet: the peer is dialled without BFD"));
+    if let Some(profile) = &peer.bfd {
+        warnings.push(format!("bfdProfile {:?} is not supported yet: the peer is dialled without BFD", profile.name));
     }
     if peer.graceful_restart {
         warnings.push(
@@ -61,6 +61,7 @@ fn refusal(peer: &Peer) -> Option<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use ferrocast_core::config::BfdProfile;
     use std::time::Duration;
 
     /// An external peer with nothing unusual about it.
@@ -73,7 +74,7 @@ pub(crate) mod tests {
         let plain = || peer("a");
         assert_eq!(support(&plain()), Support { dial: Ok(()), warnings: vec![] });
         for (peer, words) in [
-            (Peer { bfd_profile: Some("fast".into()), ..plain() }, "bfdProfile \"fast\""),
+            (Peer { bfd: Some(BfdProfile::new("fast").into()), ..plain() }, "bfdProfile \"fast\""),
             (Peer { graceful_restart: true, ..plain() }, "enableGracefulRestart"),
             (Peer { connect_time: Some(Duration::from_secs(1)), ..plain() }, "connectTime"),
         ] {

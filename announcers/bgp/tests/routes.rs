@@ -78,9 +78,14 @@ async fn every_peer_gets_what_is_meant_for_it() {
     ]);
     let only = |name: &str| Some(BTreeSet::from([Arc::from(name)]));
     let terms: Arc<[Terms]> = Arc::new([
-        Terms { targets: only("i"), local_pref: None, communities: BTreeSet::from([Community::Standard(1, 2)]) },
-        Terms { targets: None, local_pref: Some(250), communities: BTreeSet::from([Community::Large(1, 2, 3)]) },
-        Terms { targets: only("i"), local_pref: Some(300), communities: BTreeSet::from([Community::Standard(1, 2)]) },
+        Terms { targets: only("i"), communities: BTreeSet::from([Community::Standard(1, 2)]), ..Terms::default() },
+        Terms { local_pref: Some(250), communities: BTreeSet::from([Community::Large(1, 2, 3)]), ..Terms::default() },
+        Terms {
+            targets: only("i"),
+            local_pref: Some(300),
+            communities: BTreeSet::from([Community::Standard(1, 2)]),
+            ..Terms::default()
+        },
     ]);
     let for_i: Arc<[Terms]> = Arc::new([Terms { targets: only("i"), ..Terms::default() }]);
     let first = with(&desired(0, []), |all| {

@@ -168,7 +168,7 @@ impl<'a> Pass<'a> {
                 if let (Some(secret), Some(password)) = (&draft.secret, &peer.password) {
                     past.passwords.insert(name.clone(), (secret.clone(), password.clone()));
                 }
-                if let Some(profile) = &peer.bfd_profile
+                if let Some(profile) = peer.bfd.as_ref().map(|bfd| &bfd.name)
                     && !self.resources.objects.contains_key(&ObjectKey { kind: "BFDProfile", name: profile.clone() })
                 {
                     let message =

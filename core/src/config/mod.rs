@@ -9,6 +9,7 @@ mod check;
 mod community;
 mod duration;
 mod peer;
+mod policy;
 mod pool;
 mod problem;
 mod spec;
@@ -16,6 +17,7 @@ mod spec;
 mod tests;
 
 pub use build::{Builder, build};
+pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use spec::{
     BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector, Resource,
@@ -137,8 +139,8 @@ pub struct Peer {
     pub password: Option<Password>,
     /// `passwordSecret` is set but could not be resolved: the peer must not be dialled; the text says why.
     pub password_missing: Option<String>,
-    /// `bfdProfile`.
-    pub bfd_profile: Option<Arc<str>>,
+    /// The BFDProfile that `bfdProfile` names.
+    pub bfd: Option<Arc<BfdProfile>>,
     /// `enableGracefulRestart`.
     pub graceful_restart: bool,
     /// `ebgpMultiHop`.
@@ -147,6 +149,11 @@ pub struct Peer {
     pub vrf: Option<Arc<str>>,
     /// `dualStackAddressFamily`: both families on this session.
     pub dual_stack: bool,
+    /// What the BGPPeerPolicies say of the session; a change of it resets the session.
+    pub session: SessionPolicy,
+    /// What they say of the routes, in the order in which they apply: of each single value the first that is set wins,
+    /// communities add up. A change of it resets nothing.
+    pub routes: Arc<[RoutePolicy]>,
 }
 
 impl Peer {
@@ -171,11 +178,13 @@ impl Peer {
             node_selectors: Vec::new(),
             password: None,
             password_missing: None,
-            bfd_profile: None,
+            bfd: None,
             graceful_restart: false,
             ebgp_multi_hop: false,
             vrf: None,
             dual_stack: false,
+            session: SessionPolicy::default(),
+            routes: Arc::default(),
         }
     }
 }
@@ -257,6 +266,9 @@ pub struct Config {
     pub problems: Vec<Problem>,
     /// An object has an error (not merely a warning): part of what is written is not in force.
     pub stale: bool,
+    /// A BGPPeerPolicy weighs routes by endpoints: no weight of a prefix changes more often than this. `None`: none does, and
+    /// announcements carry no weight.
+    pub weight_interval: Option<Duration>,
     /// Index for [`Config::pool_of`]: first address of each range of each pool → last address and pool. [`build`] fills
     /// it in; whoever makes a `Config` by hand calls [`Config::index`] or leaves it empty.
     pub pool_ranges: BTreeMap<IpAddr, (IpAddr, Arc<Pool>)>,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    BgpPeerSpec, Meta, Password, Peer, PeerAs, PeerEndpoint, Resources,
+    BfdProfile, BgpPeerSpec, Meta, Password, Peer, PeerAs, PeerEndpoint, Resources, SessionPolicy,
     check::{Report, integer, selectors},
     duration,
 };
@@ -95,11 +95,13 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         node_selectors,
         password,
         password_missing: None,
-        bfd_profile: written(spec.bfd_profile.as_ref()).map(Into::into),
+        bfd: written(spec.bfd_profile.as_ref()).map(|name| Arc::new(BfdProfile::new(name))),
         graceful_restart: spec.enable_graceful_restart.unwrap_or(false),
         ebgp_multi_hop: multi_hop,
         vrf: written(spec.vrf.as_ref()).map(Into::into),
         dual_stack: spec.dual_stack_address_family.unwrap_or(false),
+        session: SessionPolicy::default(),
+        routes: Arc::default(),
     };
     Some(PeerDraft { peer, secret })
 }

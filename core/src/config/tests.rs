@@ -167,7 +167,7 @@ fn peer_is_read_field_by_field() {
     assert_eq!(peer.connect_time, Some(Duration::from_secs(10)));
     assert_eq!(peer.router_id, Some(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(peer.password, Some(Password("secret".into())));
-    assert_eq!((peer.bfd_profile.as_deref(), peer.vrf.as_deref()), (Some("fast"), Some("red")));
+    assert_eq!((peer.bfd.as_ref().map(|b| &*b.name), peer.vrf.as_deref()), (Some("fast"), Some("red")));
     assert!(peer.graceful_restart && peer.ebgp_multi_hop && peer.dual_stack);
     assert_eq!(peer.node_selectors.len(), 1);
 }

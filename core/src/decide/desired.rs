@@ -128,7 +128,7 @@ impl DesiredBuilder {
                 new
             }
         };
-        let new = Announcement { state: AnnouncementState::Active, terms, services };
+        let new = Announcement { state: AnnouncementState::Active, terms, services, weight: None };
         if self.desired.announcements.get(&net).is_some_and(|old| **old == new) {
             return false;
         }
@@ -157,6 +157,7 @@ impl DesiredBuilder {
             return terms.clone();
         }
         let terms = Arc::new(Terms {
+            advertisement: advertisement.name.clone(),
             targets: (!advertisement.peers.is_empty()).then(|| advertisement.peers.clone()),
             local_pref: advertisement.local_pref,
             communities: advertisement.communities.clone(),
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_are_one_per_advertisement_in_name_order_without_duplicates() {
+    fn terms_are_one_per_advertisement_in_name_order() {
         let mut builder = DesiredBuilder::default();
         let gold = BgpAdvertisement { communities: [Community::Standard(1, 2)].into(), ..advert("b") };
         let peered = BgpAdvertisement { peers: ["r".into()].into(), local_pref: Some(7), ..advert("a") };
@@ -268,9 +269,15 @@ mod tests {
         let terms: Vec<&Arc<[Terms]>> = desired.announcements.values().map(|a| &a.terms).collect();
         assert!(Arc::ptr_eq(terms[0], terms[1]), "equal terms share one allocation");
         let want = [
-            Terms { targets: Some(["r".into()].into()), local_pref: Some(7), ..Terms::default() },
-            Terms { communities: [Community::Standard(1, 2)].into(), ..Terms::default() },
-            Terms::default(),
+            Terms {
+                advertisement: "a".into(),
+                targets: Some(["r".into()].into()),
+                local_pref: Some(7),
+                ..Terms::default()
+            },
+            Terms { advertisement: "b".into(), communities: [Community::Standard(1, 2)].into(), ..Terms::default() },
+            Terms { advertisement: "c".into(), ..Terms::default() },
+            Terms { advertisement: "d".into(), ..Terms::default() },
         ];
         assert_eq!(**terms[0], want);
     }

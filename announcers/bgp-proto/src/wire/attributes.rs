@@ -1,5 +1,5 @@
 //! Path attributes: what is said about a route, encoded once for many prefixes (RFC 4271 §4.3, §5).
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{AS_TRANS, MESSAGE_LEN_MAX, UPDATE_LEN_MIN, prefix::PREFIX_LEN_MAX, wire_len};
 use crate::family::Family;
@@ -14,6 +14,7 @@ pub(crate) mod codes {
     pub(crate) const COMMUNITIES: u8 = 8;
     pub(crate) const MP_REACH: u8 = 14;
     pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
     /// AS_PATH segment type AS_SEQUENCE.
@@ -50,6 +51,44 @@ pub struct LargeCommunity {
     pub local2: u32,
 }
 
+/// Where routes lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NextHop {
+    /// In NEXT_HOP; for IPv4 routes only.
+    V4(Ipv4Addr),
+    /// In MP_REACH_NLRI; for IPv4 routes too, where both sides sent the extended next hop capability (RFC 8950).
+    V6 {
+        /// The global address, or the link-local one if there is no other.
+        address: Ipv6Addr,
+        /// The link-local one beside a global one, if the peer is on the same link. Source: RFC 2545 §3.
+        link_local: Option<Ipv6Addr>,
+    },
+}
+
+impl NextHop {
+    /// The address that a receiver looks up: the global one.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        match *self {
+            Self::V4(ip) => ip.into(),
+            Self::V6 { address, .. } => address.into(),
+        }
+    }
+}
+
+impl From<IpAddr> for NextHop {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::V4(ip),
+            IpAddr::V6(address) => Self::V6 { address, link_local: None },
+        }
+    }
+}
+
+/// An extended community, as its eight octets stand on the wire. Source: RFC 4360.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExtendedCommunity(pub [u8; 8]);
+
 /// What is said about a route, apart from its next hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathAttributes {
@@ -63,6 +102,8 @@ pub struct PathAttributes {
     pub local_pref: Option<u32>,
     /// Communities (RFC 1997), both halves in one number; sent sorted, each once.
     pub communities: Vec<u32>,
+    /// Extended communities (RFC 4360); sent sorted, each once.
+    pub extended_communities: Vec<ExtendedCommunity>,
     /// Large communities (RFC 8092); sent sorted, each once.
     pub large_communities: Vec<LargeCommunity>,
 }
@@ -79,32 +120,35 @@ pub struct TooLarge {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttributeBlock {
     family: Family,
-    /// IPv4: every attribute. IPv6: MP_REACH_NLRI as far as its NLRI, without flags, type and length.
-    head: Vec<u8>,
-    /// IPv6: the other attributes. RFC 7606 §5.1 wants MP_REACH_NLRI first.
-    tail: Vec<u8>,
+    /// MP_REACH_NLRI as far as its NLRI, without flags, type and length. `None`: the prefixes stand at the UPDATE's end.
+    multi_protocol: Option<Vec<u8>>,
+    /// The other attributes. RFC 7606 §5.1 wants MP_REACH_NLRI before them.
+    attributes: Vec<u8>,
 }
 
+/// Octets of MP_REACH_NLRI before its value: flags, type, two octets of length.
+const MULTI_PROTOCOL_FRAMING: usize = 4;
+
 impl AttributeBlock {
-    /// Encodes `attributes` for routes of the next hop's family. `as4`: the peer understands four-octet AS numbers (RFC 6793).
+    /// Encodes `attributes` for routes of `family`. `as4`: the peer understands four-octet AS numbers (RFC 6793).
     ///
     /// # Errors
     /// [`TooLarge`] if no prefix would fit beside them.
-    pub fn new(attributes: &PathAttributes, next_hop: IpAddr, as4: bool) -> Result<Self, TooLarge> {
+    ///
+    /// # Panics
+    /// IPv6 routes with an IPv4 next hop: BGP cannot say that.
+    pub fn new(family: Family, attributes: &PathAttributes, next_hop: NextHop, as4: bool) -> Result<Self, TooLarge> {
         let mut common = Vec::with_capacity(64);
         put(&mut common, flags::TRANSITIVE, codes::ORIGIN, &[attributes.origin as u8]);
         put_as_path(&mut common, &attributes.as_path, as4);
-        let mut head = Vec::new();
-        match next_hop {
-            IpAddr::V4(ip) => put(&mut common, flags::TRANSITIVE, codes::NEXT_HOP, &ip.octets()),
-            IpAddr::V6(ip) => {
-                let (afi, safi) = Family::Ipv6Unicast.wire();
-                head.extend_from_slice(&afi.to_be_bytes());
-                head.extend_from_slice(&[safi, 16]);
-                head.extend_from_slice(&ip.octets());
-                head.push(0); // reserved
+        let multi_protocol = match next_hop {
+            NextHop::V4(ip) => {
+                assert_eq!(family, Family::Ipv4Unicast, "an IPv6 route with the next hop {ip}");
+                put(&mut common, flags::TRANSITIVE, codes::NEXT_HOP, &ip.octets());
+                None
             }
-        }
+            NextHop::V6 { address, link_local } => Some(mp_reach_head(family, address, link_local)),
+        };
         if let Some(med) = attributes.med {
             put(&mut common, flags::OPTIONAL, codes::MED, &med.to_be_bytes());
         }
@@ -112,15 +156,8 @@ impl AttributeBlock {
             put(&mut common, flags::TRANSITIVE, codes::LOCAL_PREF, &local_pref.to_be_bytes());
         }
         put_sets(&mut common, attributes, as4);
-        let block = match next_hop {
-            IpAddr::V4(_) => Self { family: Family::Ipv4Unicast, head: common, tail: vec![] },
-            IpAddr::V6(_) => Self { family: Family::Ipv6Unicast, head, tail: common },
-        };
-        if block.room() < PREFIX_LEN_MAX {
-            Err(TooLarge { len: block.head.len() + block.tail.len() })
-        } else {
-            Ok(block)
-        }
+        let block = Self { family, multi_protocol, attributes: common };
+        if block.room() < PREFIX_LEN_MAX { Err(TooLarge { len: block.len() }) } else { Ok(block) }
     }
 
     /// The family of the routes that it can describe.
@@ -129,36 +166,50 @@ impl AttributeBlock {
         self.family
     }
 
+    /// Octets of all attributes, without the prefixes.
+    fn len(&self) -> usize {
+        self.attributes.len() + self.multi_protocol.as_ref().map_or(0, |head| MULTI_PROTOCOL_FRAMING + head.len())
+    }
+
     /// Octets of NLRI that fit into one message beside the attributes.
     #[must_use]
     pub fn room(&self) -> usize {
-        let framing = match self.family {
-            Family::Ipv4Unicast => 0,
-            Family::Ipv6Unicast => 4, // flags, type, two octets of length
-        };
-        MESSAGE_LEN_MAX.saturating_sub(UPDATE_LEN_MIN + framing + self.head.len() + self.tail.len())
+        MESSAGE_LEN_MAX.saturating_sub(UPDATE_LEN_MIN + self.len())
     }
 
     /// Appends the body of an UPDATE that announces `nlri`, which is at most [`AttributeBlock::room`] octets.
     pub(super) fn encode_body(&self, nlri: &[u8], out: &mut bytes::BytesMut) {
         out.extend_from_slice(&[0, 0]); // no withdrawn routes
-        match self.family {
-            Family::Ipv4Unicast => {
-                out.extend_from_slice(&wire_len(self.head.len()).to_be_bytes());
-                out.extend_from_slice(&self.head);
+        match &self.multi_protocol {
+            None => {
+                out.extend_from_slice(&wire_len(self.len()).to_be_bytes());
+                out.extend_from_slice(&self.attributes);
                 out.extend_from_slice(nlri);
             }
-            Family::Ipv6Unicast => {
-                let mp_len = self.head.len() + nlri.len();
-                out.extend_from_slice(&wire_len(4 + mp_len + self.tail.len()).to_be_bytes());
+            Some(head) => {
+                out.extend_from_slice(&wire_len(self.len() + nlri.len()).to_be_bytes());
                 out.extend_from_slice(&[flags::OPTIONAL | flags::EXTENDED_LENGTH, codes::MP_REACH]);
-                out.extend_from_slice(&wire_len(mp_len).to_be_bytes());
-                out.extend_from_slice(&self.head);
+                out.extend_from_slice(&wire_len(head.len() + nlri.len()).to_be_bytes());
+                out.extend_from_slice(head);
                 out.extend_from_slice(nlri);
-                out.extend_from_slice(&self.tail);
+                out.extend_from_slice(&self.attributes);
             }
         }
     }
+}
+
+/// MP_REACH_NLRI as far as its NLRI. Source: RFC 4760 §3, RFC 2545 §3, RFC 8950 §3.
+fn mp_reach_head(family: Family, address: Ipv6Addr, link_local: Option<Ipv6Addr>) -> Vec<u8> {
+    let (afi, safi) = family.wire();
+    let mut head = Vec::with_capacity(37);
+    head.extend_from_slice(&afi.to_be_bytes());
+    head.extend_from_slice(&[safi, if link_local.is_some() { 32 } else { 16 }]);
+    head.extend_from_slice(&address.octets());
+    if let Some(link_local) = link_local {
+        head.extend_from_slice(&link_local.octets());
+    }
+    head.push(0); // reserved
+    head
 }
 
 /// Appends one attribute, with extended length where the value needs it.
@@ -201,7 +252,7 @@ fn put_as_path(out: &mut Vec<u8>, path: &[u32], as4: bool) {
     put(out, flags::TRANSITIVE, codes::AS_PATH, &value);
 }
 
-/// Communities, AS4_PATH where a 2-octet peer needs it (RFC 6793 §4.2.2), large communities: in the order of their codes.
+/// Communities, extended communities, AS4_PATH where a 2-octet peer needs it (RFC 6793 §4.2.2), large communities: in the order of their codes.
 fn put_sets(out: &mut Vec<u8>, attributes: &PathAttributes, as4: bool) {
     let mut communities = attributes.communities.clone();
     communities.sort_unstable();
@@ -209,6 +260,13 @@ fn put_sets(out: &mut Vec<u8>, attributes: &PathAttributes, as4: bool) {
     if !communities.is_empty() {
         let value: Vec<u8> = communities.iter().flat_map(|c| c.to_be_bytes()).collect();
         put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::COMMUNITIES, &value);
+    }
+    let mut extended = attributes.extended_communities.clone();
+    extended.sort_unstable();
+    extended.dedup();
+    if !extended.is_empty() {
+        let value: Vec<u8> = extended.iter().flat_map(|c| c.0).collect();
+        put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::EXTENDED_COMMUNITIES, &value);
     }
     if !as4 && attributes.as_path.iter().any(|asn| *asn > u16::MAX.into()) {
         put(out, flags::OPTIONAL | flags::TRANSITIVE, codes::AS4_PATH, &segments_as4(&attributes.as_path));
@@ -227,12 +285,13 @@ fn put_sets(out: &mut Vec<u8>, attributes: &PathAttributes, as4: bool) {
 mod tests {
     use super::*;
 
-    const NEXT_HOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const NEXT_HOP: NextHop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const V4: Family = Family::Ipv4Unicast;
 
     #[test]
     fn attributes_are_sorted_and_each_sent_once() {
         let attributes = PathAttributes { communities: vec![9, 1, 9], as_path: vec![64_512], ..Default::default() };
-        let block = AttributeBlock::new(&attributes, NEXT_HOP, true).unwrap();
+        let block = AttributeBlock::new(V4, &attributes, NEXT_HOP, true).unwrap();
         #[rustfmt::skip]
         let want = [
             0x40, 1, 1, 0,
@@ -240,13 +299,13 @@ mod tests {
             0x40, 3, 4, 192, 0, 2, 1,
             0xc0, 8, 8, 0, 0, 0, 1, 0, 0, 0, 9,
         ];
-        assert_eq!(block.head, want);
+        assert_eq!(block.attributes, want);
     }
 
     #[test]
     fn old_peers_get_as_trans_and_as4_path() {
         let attributes = PathAttributes { as_path: vec![70_000], ..Default::default() };
-        let block = AttributeBlock::new(&attributes, NEXT_HOP, false).unwrap();
+        let block = AttributeBlock::new(V4, &attributes, NEXT_HOP, false).unwrap();
         #[rustfmt::skip]
         let want = [
             0x40, 1, 1, 0,
@@ -254,14 +313,14 @@ mod tests {
             0x40, 3, 4, 192, 0, 2, 1,
             0xc0, 17, 6, 2, 1, 0, 1, 0x11, 0x70,
         ];
-        assert_eq!(block.head, want);
+        assert_eq!(block.attributes, want);
     }
 
     #[test]
     fn attributes_that_fill_a_message_are_refused() {
         let with = |count: u32| {
             let attributes = PathAttributes { communities: (0..count).collect(), ..Default::default() };
-            AttributeBlock::new(&attributes, NEXT_HOP, true)
+            AttributeBlock::new(V4, &attributes, NEXT_HOP, true)
         };
         assert!(with(500).is_ok(), "500 communities fit, with extended length");
         assert!(with(1_100).is_err());

@@ -7,7 +7,7 @@ mod open;
 pub(crate) mod prefix;
 mod update;
 
-pub use attributes::{AttributeBlock, LargeCommunity, Origin, PathAttributes, TooLarge};
+pub use attributes::{AttributeBlock, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes, TooLarge};
 pub use error::DecodeError;
 pub use inspect::{Disposition, inspect};
 pub use notification::{Notification, SHUTDOWN_TEXT_LEN_MAX};

@@ -162,7 +162,9 @@ mod tests {
     fn announce(count: u32, next_hop: IpAddr, prefix: fn(u32) -> IpNet) -> BytesMut {
         let attributes =
             PathAttributes { as_path: vec![64_512], communities: vec![64_512 << 16 | 100], ..Default::default() };
-        let mut packer = ReachPacker::new(Arc::new(AttributeBlock::new(&attributes, next_hop, true).unwrap()));
+        let mut packer = ReachPacker::new(Arc::new(
+            AttributeBlock::new(Family::of(next_hop), &attributes, next_hop.into(), true).unwrap(),
+        ));
         let mut out = BytesMut::new();
         for i in 0..count {
             packer.push(&prefix(i), &mut out);
@@ -189,7 +191,9 @@ mod tests {
         let out = announce(10_000, Ipv6Addr::LOCALHOST.into(), v6);
         let (lens, updates) = read(&out);
         assert_eq!(lens.len(), 43);
-        assert!(updates.iter().all(|u| u.next_hop_v6 == Some(Ipv6Addr::LOCALHOST) && u.next_hop_v4.is_none()));
+        assert!(
+            updates.iter().all(|u| u.next_hop(&v6(0)) == Some(Ipv6Addr::LOCALHOST.into()) && u.next_hops[0].is_none())
+        );
         assert_eq!(updates.iter().map(|u| u.reach.len()).sum::<usize>(), 10_000);
     }
 

@@ -150,10 +150,7 @@ impl Rib {
             return;
         }
         update.withdrawn.iter().for_each(|prefix| self.withdraw(peer, prefix));
-        let next_hop = Family::ALL.map(|family| match family {
-            Family::Ipv4Unicast => update.next_hop_v4.map(IpAddr::V4),
-            Family::Ipv6Unicast => update.next_hop_v6.map(IpAddr::V6),
-        });
+        let next_hop = update.next_hops.map(|hop| hop.map(|hop| hop.address()));
         let attributes = Arc::new(update.attributes);
         for prefix in update.reach {
             match next_hop[Family::of_prefix(&prefix).index()] {

@@ -241,7 +241,7 @@ impl Live<'_> {
         let Some(next_hops) = adj.readdress.take() else { return Ok(()) };
         let old = adj.resolver.next_hops();
         let sent = adj.sent.clone();
-        let desired = Desired { generation: adj.generation, announcements: sent.clone() };
+        let desired = Desired { generation: adj.generation, provisional: false, announcements: sent.clone() };
         for family in Family::ALL.into_iter().filter(|f| old[f.index()] != next_hops[f.index()]) {
             if next_hops[family.index()].is_none() {
                 let mut packers = Family::ALL.map(WithdrawPacker::new);

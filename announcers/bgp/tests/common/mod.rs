@@ -60,7 +60,7 @@ pub fn peer_set(peers: impl IntoIterator<Item = Peer>) -> Arc<PeerSet> {
 
 pub fn announcement(terms: &Arc<[Terms]>, state: AnnouncementState) -> Arc<Announcement> {
     let services = Arc::new(BTreeSet::from([ServiceKey::new("default", "web")]));
-    Arc::new(Announcement { state, terms: terms.clone(), services })
+    Arc::new(Announcement { state, terms: terms.clone(), services, weight: None })
 }
 
 /// Terms that every peer gets, without anything else.
@@ -78,7 +78,11 @@ pub fn v6(i: u32) -> IpNet {
 
 pub fn desired(generation: u64, prefixes: impl IntoIterator<Item = IpNet>) -> Arc<Desired> {
     let active = announcement(&plain(), AnnouncementState::Active);
-    Arc::new(Desired { generation, announcements: prefixes.into_iter().map(|p| (p, active.clone())).collect() })
+    Arc::new(Desired {
+        generation,
+        provisional: false,
+        announcements: prefixes.into_iter().map(|p| (p, active.clone())).collect(),
+    })
 }
 
 pub fn with(base: &Desired, change: impl FnOnce(&mut OrdMap<IpNet, Arc<Announcement>>)) -> Arc<Desired> {
