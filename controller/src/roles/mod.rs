@@ -1,4 +1,5 @@
 //! What the roles are composed of, and how they start and stop.
 pub mod controller;
+mod documents;
 mod parts;
 pub mod speaker;
