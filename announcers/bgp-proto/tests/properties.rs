@@ -11,7 +11,7 @@ use std::{
 use bytes::BytesMut;
 use ferrocast_bgp_proto::{
     Families, Family,
-    fsm::{Action, Config, Event, Mode, Moment, PeerAs, Retry, Session, State},
+    fsm::{Action, Config, Event, Mode, Moment, PeerAs, Session, State},
     tools,
     wire::{
         AttributeBlock, Capability, Context, DecodeError, Disposition, ExtendedCommunity, Kind, LargeCommunity,
@@ -47,7 +47,8 @@ fn any_message() -> impl Strategy<Value = Message<'static>> {
         (any::<u16>(), any::<u8>(), any::<u8>()).prop_map(|(afi, subtype, safi)| Message::RouteRefresh(RouteRefresh {
             afi,
             subtype,
-            safi
+            safi,
+            rest: vec![]
         })),
         Just(Message::Update(&[0, 0, 0, 0])),
     ]
@@ -253,13 +254,9 @@ proptest! {
         steps in vec(any_step(), 0..200), random: u32, passive: bool, hold_time in prop_oneof![Just(0_u64), 3..200_u64],
     ) {
         let mut session = Session::new(Config {
-            mode: if passive { Mode::Passive } else { Mode::Active },
-            local_as: 1,
-            peer_as: PeerAs::Exactly(2),
             hold_time: Duration::from_secs(hold_time),
             keepalive_time: Duration::from_secs(hold_time / 3),
-            families: Families::ALL,
-            retry: Retry::default(),
+            ..Config::new(if passive { Mode::Passive } else { Mode::Active }, 1, PeerAs::Exactly(2))
         });
         let mut at = Moment { now: Instant::now(), random };
         let mut driver = Driver::default();

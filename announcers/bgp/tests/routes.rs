@@ -357,7 +357,7 @@ async fn route_refresh_is_answered_with_everything_of_the_family() {
     for _ in 0..4 {
         puppet.update().await;
     }
-    puppet.send(&Message::RouteRefresh(RouteRefresh { afi: 2, subtype: 0, safi: 1 })).await;
+    puppet.send(&Message::RouteRefresh(RouteRefresh::new(Family::Ipv6Unicast, 0))).await;
     assert_eq!(puppet.update().await.reach, [v6(1)]);
 }
 

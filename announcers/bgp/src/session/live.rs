@@ -399,18 +399,17 @@ fn families(peer: &Peer, address: IpAddr) -> Families {
 }
 
 fn config(peer: &Peer, address: IpAddr, retry: fsm::Retry) -> Config {
+    let peer_as = match peer.peer_asn {
+        PeerAs::Number(asn) => fsm::PeerAs::Exactly(asn),
+        PeerAs::Internal => fsm::PeerAs::Internal,
+        PeerAs::External => fsm::PeerAs::External,
+    };
     Config {
-        mode: Mode::Active,
-        local_as: peer.my_asn,
-        peer_as: match peer.peer_asn {
-            PeerAs::Number(asn) => fsm::PeerAs::Exactly(asn),
-            PeerAs::Internal => fsm::PeerAs::Internal,
-            PeerAs::External => fsm::PeerAs::External,
-        },
         hold_time: peer.hold_time,
         keepalive_time: peer.keepalive_time,
         families: families(peer, address),
         retry,
+        ..Config::new(Mode::Active, peer.my_asn, peer_as)
     }
 }
 
