@@ -7,15 +7,17 @@ mod open;
 pub(crate) mod prefix;
 mod update;
 
-pub use attributes::{AttributeBlock, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes, TooLarge};
+pub use attributes::{
+    AttributeBlock, ExtendedCommunity, LargeCommunity, LinkBandwidth, NextHop, Origin, PathAttributes, TooLarge,
+};
 pub use error::DecodeError;
-pub use inspect::{Disposition, inspect};
+pub use inspect::{Context, Disposition, inspect};
 pub use notification::{Notification, SHUTDOWN_TEXT_LEN_MAX};
 pub use open::{AS_TRANS, Capability, GracefulRestart, Open, RESTART_TIME_MAX_S, Role, VERSION};
 pub use update::{ReachPacker, WithdrawPacker, end_of_rib};
 
 pub(crate) use attributes::codes;
-pub(crate) use inspect::{Sections, next_attribute};
+pub(crate) use inspect::{Sections, next_attribute, path_fits};
 
 use bytes::{BufMut as _, BytesMut};
 

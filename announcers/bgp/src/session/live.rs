@@ -10,7 +10,7 @@ use bytes::Buf as _;
 use ferrocast_bgp_proto::{
     Family,
     fsm::{self, Action, Event, Moment, State},
-    wire::{Message, inspect},
+    wire::{Context, Message, inspect},
 };
 use ferrocast_core::{
     actor::{CancellationToken, sleep_until},
@@ -273,12 +273,16 @@ impl<'a> Live<'a> {
     /// Handles one whole message from the inbox, if there is one.
     fn take_message(&mut self) -> bool {
         let Some(wire) = &mut self.wire else { return false };
+        let agreed = self.fsm.negotiated();
+        let context = agreed.map_or_else(Context::default, |n| Context { as4: n.as4, internal: n.internal });
         let (event, len) = match Message::decode(&wire.inbox) {
             Ok(None) => return false,
             Ok(Some((message, len))) => {
                 self.counters.received(message.kind());
                 let checked = match message {
-                    Message::Update(body) => inspect(body).map(|disposition| self.counters.disposed(disposition)),
+                    Message::Update(body) => {
+                        inspect(body, &context).map(|disposition| self.counters.disposed(disposition))
+                    }
                     _ => Ok(()),
                 };
                 (checked.map_or_else(Event::Malformed, |()| Event::Received(message)), len)
