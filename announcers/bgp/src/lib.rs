@@ -22,6 +22,7 @@ mod support;
 
 pub use announcer::{BgpAnnouncer, PeerSet, RESTART_TIME_S, Tuning};
 pub use dial::{Control, Dial, DialTo, Link, Stream, TcpDial};
+pub use ferrocast_bfd::SessionInfo as BfdInfo;
 pub use info::{Counts, SentRoute, SessionInfo};
 pub use kernel::Kernel;
 pub use support::support;

@@ -13,7 +13,7 @@ use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, sleep_until},
     config::{Password, TcpAoKey},
 };
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -98,8 +98,8 @@ impl Listener {
             let changed = errors.get(&self.device) != error.as_ref();
             if changed {
                 match &error {
-                    Some(error) => tracing::error!(device = self.device, error, "trying again"),
-                    None => tracing::info!(port = self.port, device = self.device, "listening for peers"),
+                    Some(error) => tracing::error!(device = self.device.as_deref(), error, "trying again"),
+                    None => tracing::info!(port = self.port, device = self.device.as_deref(), "listening for peers"),
                 }
                 let errors = Arc::make_mut(errors);
                 match &error {
@@ -180,9 +180,9 @@ impl Sockets {
         }
     }
 
-    fn set(&self, ip: IpAddr, set: impl Fn(&SockRef<'_>) -> io::Result<()>) {
+    fn set(&self, ip: IpAddr, set: impl Fn(&TcpListener) -> io::Result<()>) {
         let socket = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
-        if let Some(Err(error)) = socket.as_ref().map(|socket| set(&SockRef::from(socket))) {
+        if let Some(Err(error)) = socket.as_ref().map(set) {
             tracing::warn!(peer = %ip, %error, "cannot set the key of a listening socket");
         }
     }

@@ -58,7 +58,15 @@ const INBOX_LEN_MAX: usize = 1;
 
 impl Manager {
     pub(crate) fn new(shared: Shared, peers: watch::Receiver<Arc<PeerSet>>, command: watch::Receiver<Command>) -> Self {
-        Self { shared, peers, command, supervisor: None, running: BTreeMap::new(), closing: BTreeMap::new(), listeners: BTreeMap::new() }
+        Self {
+            shared,
+            peers,
+            command,
+            supervisor: None,
+            running: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+        }
     }
 
     /// Makes the sessions agree with `set`; those whose peer is unchanged are not touched.
@@ -94,8 +102,12 @@ impl Manager {
 
     /// Listens in every VRF that a passive peer is in. There the others may call too: both sides may dial at once.
     fn open_doors(&mut self, set: &PeerSet) {
-        let mut wanted: BTreeMap<Option<Arc<str>>, Doors> =
-            set.peers.values().filter(|peer| peer.session.passive).map(|peer| (peer.vrf.clone(), Doors::new())).collect();
+        let mut wanted: BTreeMap<Option<Arc<str>>, Doors> = set
+            .peers
+            .values()
+            .filter(|peer| peer.session.passive)
+            .map(|peer| (peer.vrf.clone(), Doors::new()))
+            .collect();
         for (name, peer) in &set.peers {
             if let (Some(doors), Some(running)) = (wanted.get_mut(&peer.vrf), self.running.get(name))
                 && let Some(caller) = expected(peer)
@@ -104,7 +116,8 @@ impl Manager {
                 doors.insert(caller, Door { password, ao_keys, inbox: running.inbox.clone() });
             }
         }
-        for device in wanted.keys().filter(|device| !self.listeners.contains_key(*device)).cloned().collect::<Vec<_>>() {
+        for device in wanted.keys().filter(|device| !self.listeners.contains_key(*device)).cloned().collect::<Vec<_>>()
+        {
             let doors = watch::Sender::new(Arc::<Doors>::default());
             let errors = self.shared.listen_errors.clone();
             let listener = Listener::new(self.shared.tuning.listen_port, device.clone(), doors.subscribe(), errors);

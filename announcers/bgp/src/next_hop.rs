@@ -74,8 +74,8 @@ impl Position<'_> {
     /// Next hops by family.
     ///
     /// Configured ones first; then the session's own address for its own family. For the other family the first global address
-    /// on the same interface, then for IPv4 the session's IPv6 address if the peer takes that (RFC 8950), then the Node's
-    /// InternalIP of that family, else none.
+    /// on the same interface, then the Node's InternalIP of that family, then for IPv4 the session's IPv6 address if the peer
+    /// takes that (RFC 8950); on a link without addresses that comes before the InternalIP. Else none.
     pub(crate) fn next_hops(&self) -> [Option<NextHop>; Family::ALL.len()] {
         Family::ALL.map(|family| match family {
             Family::Ipv4Unicast => self.next_hop_v4(),
@@ -92,7 +92,12 @@ impl Position<'_> {
             IpAddr::V6(local) => {
                 let beside = self.beside(|ip| ip.is_ipv4() && is_global(*ip)).map(NextHop::from);
                 let over_v6 = || self.extended.then(|| self.with_link_local(local));
-                beside.or_else(over_v6).or_else(|| self.internal(IpAddr::is_ipv4))
+                let internal = || self.internal(IpAddr::is_ipv4);
+                if local.is_unicast_link_local() {
+                    beside.or_else(over_v6).or_else(internal) // a link without addresses is not where the Node's are
+                } else {
+                    beside.or_else(internal).or_else(over_v6)
+                }
             }
         }
     }
@@ -213,7 +218,11 @@ mod tests {
             ("fe80::7", "fe80::1", false, "10.0.0.9", ["10.0.0.9", "fe80::7"]),
             ("fe80::5", "fe80::1", true, "", ["192.0.2.5", "fd00::5+fe80::5"]),
         ] {
-            assert_eq!(told(local, remote, extended, internal, &policy), want, "{local} {remote} {extended} {internal:?}");
+            assert_eq!(
+                told(local, remote, extended, internal, &policy),
+                want,
+                "{local} {remote} {extended} {internal:?}"
+            );
         }
     }
 

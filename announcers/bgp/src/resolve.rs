@@ -167,8 +167,7 @@ impl Terrain {
 
     /// The attributes of an announcement at this peer; `None` if no advertisement names the peer.
     pub(crate) fn attributes(&self, announcement: &Announcement) -> Option<PathAttributes> {
-        let names_peer =
-            |terms: &&Terms| terms.targets.as_ref().is_none_or(|targets| targets.contains(&self.peer));
+        let names_peer = |terms: &&Terms| terms.targets.as_ref().is_none_or(|targets| targets.contains(&self.peer));
         let named: Vec<&Terms> = announcement.terms.iter().filter(names_peer).collect();
         if named.is_empty() {
             return None;

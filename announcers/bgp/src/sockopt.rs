@@ -112,11 +112,8 @@ pub(crate) fn has_tcp_ao(socket: &impl AsFd) -> bool {
 /// The kernel does not know the option.
 pub(crate) fn set_hops_max(socket: &impl AsFd, v4: bool, hops: u8) -> io::Result<()> {
     let least = libc::c_int::from(HOPS_START.saturating_sub(hops.max(1) - 1));
-    let (level, name) = if v4 {
-        (libc::IPPROTO_IP, libc::IP_MINTTL)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT)
-    };
+    let (level, name) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_MINTTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT) };
     // SAFETY: both options take an int.
     unsafe { set(socket, level, name, &least) }
 }
@@ -147,8 +144,7 @@ unsafe fn set<T>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, valu
     let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
     // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel reads `len` octets of `value` and keeps no
     // pointer; the caller vouches for the type.
-    let result = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -68,12 +68,8 @@ pub(crate) mod tests {
     #[test]
     fn what_the_kernel_lacks_is_said() {
         let (none, all) = (Kernel { tcp_ao: false, vrf: false }, Kernel { tcp_ao: true, vrf: true });
-        let key = TcpAoKey {
-            send_id: 1,
-            receive_id: 1,
-            algorithm: TcpAoAlgorithm::HmacSha1,
-            secret: Password("k".into()),
-        };
+        let key =
+            TcpAoKey { send_id: 1, receive_id: 1, algorithm: TcpAoAlgorithm::HmacSha1, secret: Password("k".into()) };
         let session = SessionPolicy { tcp_ao: vec![key], ..SessionPolicy::default() };
         for (peer, words) in
             [(Peer { vrf: Some("red".into()), ..peer("a") }, "vrf \"red\""), (Peer { session, ..peer("a") }, "tcpAO")]

@@ -2,4 +2,5 @@
 pub mod controller;
 mod documents;
 mod parts;
+mod sessions;
 pub mod speaker;

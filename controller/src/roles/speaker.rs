@@ -11,8 +11,9 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::{
-    documents::{announced_lines, decisions_document, sessions_document},
+    documents::{announced_lines, decisions_document},
     parts::{Elsewhere, stop_signal, watch_configuration},
+    sessions::{routes_document, sessions_document},
 };
 use crate::{
     cli::SpeakerArgs,
@@ -109,7 +110,9 @@ fn pages(
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
+    let for_routes = bgp.clone();
     let sessions = move || sessions_document(&bgp);
+    let routes = move || routes_document(&for_routes);
     Pages {
         metrics,
         lines: Arc::new(move || {
@@ -125,6 +128,7 @@ fn pages(
                 })
             }),
             ("/v1/bgp", Arc::new(sessions)),
+            ("/v1/bgp/routes", Arc::new(routes)),
         ],
     }
 }

@@ -9,10 +9,7 @@ use ferrocast_bgp_proto::{fsm::Event, wire::Notification};
 use ferrocast_core::config::PeerEndpoint;
 use tokio::sync::watch;
 
-use super::{
-    live::Live,
-    report::label,
-};
+use super::{live::Live, report::label};
 use crate::next_hop::{Position, interface_addresses};
 
 /// BFD of this node, started when the first peer wants it; or why it cannot be, in words.
@@ -40,9 +37,12 @@ impl Path {
     /// # Cancellation
     /// Safe.
     pub(super) async fn changed(path: &mut Option<Self>) {
-        match path {
-            Some(path) if path.state.changed().await.is_ok() => {}
-            _ => std::future::pending().await,
+        let alive = match path {
+            Some(path) => path.state.changed().await.is_ok(),
+            None => false,
+        };
+        if !alive {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -110,7 +110,9 @@ impl Live<'_> {
     pub(super) fn path_changed(&mut self) {
         let Some(path) = &mut self.path else { return };
         let info = path.state.borrow_and_update().clone();
-        if let Some(error) = info.error.as_ref().filter(|e| self.info.bfd.as_ref().is_none_or(|b| b.error.as_ref() != Some(e))) {
+        if let Some(error) =
+            info.error.as_ref().filter(|e| self.info.bfd.as_ref().is_none_or(|b| b.error.as_ref() != Some(e)))
+        {
             tracing::warn!(peer = %self.session.name, error, "BFD does not run");
         }
         let lost = path.was_up && info.state == State::Down && info.remote_state != State::AdminDown;

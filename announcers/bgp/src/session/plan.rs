@@ -95,13 +95,19 @@ fn but_for_what_is_soft(peer: &Peer, like: &Peer) -> Peer {
 impl Live<'_> {
     /// Takes in a new version of the peer that needs no new session; `false`: it needs one, or none at all.
     pub(super) fn absorb_plan(&mut self) -> bool {
-        let Plan::Run(new) = &*self.session.plan.borrow() else { return false };
-        let new = new.clone();
-        let both_or_none = new.password.is_some() == self.peer.password.is_some();
-        if !both_or_none || but_for_what_is_soft(&new, &self.peer) != *self.peer {
-            return false;
-        }
-        self.session.plan.mark_unchanged();
+        let plan = self.session.plan.borrow_and_update().clone();
+        let new = match plan {
+            Plan::Run(new)
+                if new.password.is_some() == self.peer.password.is_some()
+                    && but_for_what_is_soft(&new, &self.peer) == *self.peer =>
+            {
+                new
+            }
+            _ => {
+                self.session.plan.mark_changed();
+                return false;
+            }
+        };
         let old = std::mem::replace(&mut self.peer, new);
         if old.password != self.peer.password {
             self.rekey();
