@@ -190,6 +190,8 @@ pub enum Event<'a> {
     Stop(Notification),
     /// The session is not wanted any more; the peer is told nothing, so that it keeps our routes (RFC 4724).
     Leave,
+    /// Something outside (BFD, say) shows that the session is of no use; the peer is told this, and tried again.
+    Fault(Notification),
     /// TCP is up; the identifier may depend on the connection's address.
     Connected {
         /// Our BGP identifier, not zero.

@@ -112,6 +112,8 @@ impl Session {
         match event {
             Event::Stop(notification) => self.stop(Some(notification), out),
             Event::Leave => self.stop(None, out),
+            Event::Fault(notification) if self.state >= State::OpenSent => self.fail(notification, at, out),
+            Event::Fault(_) => {}
             event => match self.state {
                 State::Idle => idle::handle(self, &event, at, out),
                 State::Connect => connect::handle(self, &event, at, out),
@@ -121,6 +123,11 @@ impl Session {
                 State::Established => established::handle(self, event, at, out),
             },
         }
+    }
+
+    /// Goes on with the connection of `other`, which was opened for the same peer at the same time (RFC 4271 §6.8).
+    pub fn take_over(&mut self, other: Self) {
+        (self.state, self.timers, self.id, self.negotiated) = (other.state, other.timers, other.id, other.negotiated);
     }
 
     /// TCP is up: says OPEN. From Connect and Active.
@@ -229,6 +236,7 @@ impl Session {
             Event::Start
             | Event::Stop(_)
             | Event::Leave
+            | Event::Fault(_)
             | Event::Connected { .. }
             | Event::Accepted { .. }
             | Event::Tick => {}

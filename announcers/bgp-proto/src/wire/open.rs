@@ -223,6 +223,25 @@ impl Capability {
     }
 }
 
+/// The name of the registry of capability codes, and its code if the capability is not one of ours.
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MultiProtocol(afi, safi) => match Family::from_wire(*afi, *safi) {
+                Some(family) => write!(f, "multiprotocol {family}"),
+                None => write!(f, "multiprotocol {afi}/{safi}"),
+            },
+            Self::RouteRefresh => f.write_str("route refresh"),
+            Self::ExtendedNextHop(_) => f.write_str("extended next hop encoding"),
+            Self::Role(role) => write!(f, "BGP role {role:?}"),
+            Self::GracefulRestart(_) => f.write_str("graceful restart"),
+            Self::FourOctetAs(asn) => write!(f, "four-octet AS number {asn}"),
+            Self::EnhancedRouteRefresh => f.write_str("enhanced route refresh"),
+            Self::Unknown { code, .. } => write!(f, "capability {code}"),
+        }
+    }
+}
+
 /// The first message of each side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {

@@ -119,7 +119,7 @@ impl Running<'_> {
             } => Event::Tick,
             progress = self.wire.progress() => match progress {
                 Progress::Ended(_) => Event::Closed,
-                Progress::Read | Progress::Wrote => return,
+                Progress::Read(_) | Progress::Wrote(_) => return,
             },
         };
         self.feed(event);
