@@ -1,6 +1,6 @@
 //! The state machine of a session: any sequence of events and messages, at any time.
 //!
-//! The input is a small program: three octets of configuration, then one event after the other ([`Input`]). Events come
+//! The input is a small program: three octets of configuration, then one event after the other. Events come
 //! whether they fit the state or not, as the driver's would if it were wrong.
 use std::{
     net::Ipv4Addr,

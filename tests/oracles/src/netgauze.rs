@@ -27,9 +27,17 @@ pub const ORACLE: Oracle = Oracle { name: "netgauze-bgp-pkt", decode, encode, bl
 /// Codes of NOTIFICATIONs that it has no words for: the send hold timer (RFC 9687) is younger than its list.
 const NOTIFICATION_CODE_MAX: u8 = 7;
 
+/// Length and type that announce the extended format of an OPEN's parameters (RFC 9072), which it does not read.
+const EXTENDED_PARAMETERS: [u8; 2] = [255, 255];
+
 /// `None`: a message that it has no words for.
 fn read(octets: &[u8], session: Session) -> Result<Option<BgpMessage>, String> {
-    if octets.get(18) == Some(&3) && octets.get(19).is_some_and(|code| *code > NOTIFICATION_CODE_MAX) {
+    let unknown = match octets.get(18) {
+        Some(1) => octets.get(28..30) == Some(&EXTENDED_PARAMETERS),
+        Some(3) => octets.get(19).is_some_and(|code| *code > NOTIFICATION_CODE_MAX),
+        _ => false,
+    };
+    if unknown {
         return Ok(None);
     }
     let mut context = BgpParsingContext::new(session.as4, HashMap::new(), HashMap::new(), true, true, true, true);

@@ -116,8 +116,12 @@ fn open(random: &mut Random) -> Open {
         // As it is sent by default.
         return Open::new(random.u32().max(1), hold_time_s, id, Families::ALL);
     }
-    // Up to twelve is more than 255 octets at times: the extended format (RFC 9072).
-    let capabilities = (0..random.below(12)).map(|_| capability(random)).collect();
+    let mut capabilities: Vec<_> = (0..random.below(12)).map(|_| capability(random)).collect();
+    if random.below(4) == 0 {
+        // More than 255 octets: the extended format (RFC 9072).
+        let len = 128 + random.below(127);
+        capabilities.resize(capabilities.len() + 2, Capability::Unknown { code: 240, value: random.octets(len) });
+    }
     Open { as2: random.u16().max(1), hold_time_s, id, capabilities }
 }
 

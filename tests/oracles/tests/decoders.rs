@@ -23,6 +23,7 @@ fn seed() -> u64 {
 
 fn kind(meaning: &Meaning) -> &'static str {
     match meaning {
+        Meaning::Open(open) if open.capabilities.iter().any(|c| c.code() == 240) => "long OPEN",
         Meaning::Open(_) => "OPEN",
         Meaning::Update(update) if update.end_of_rib.is_some() => "End-of-RIB",
         Meaning::Update(update) if update.reach.is_empty() => "withdrawal",
@@ -45,7 +46,7 @@ fn each(mut check: impl FnMut(&[u8], Session, &Meaning)) {
         }
     }
     eprintln!("{counts:?}");
-    assert_eq!(counts.len(), 7, "every kind was drawn: {counts:?}");
+    assert_eq!(counts.len(), 8, "every kind was drawn: {counts:?}");
 }
 
 #[test]

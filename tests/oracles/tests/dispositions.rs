@@ -12,7 +12,7 @@ use ferrocast_oracles::{
     random::{Random, messages},
 };
 use rustbgpd_wire::{
-    Message, PathAttribute, decode_message,
+    DecodeError, Message, PathAttribute, decode_message,
     validate::{ErrorDisposition, validate_update_attributes},
 };
 
@@ -59,7 +59,9 @@ fn theirs(octets: &[u8], context: &Context) -> Option<Verdict> {
         let words = fault.error.to_string();
         // They know no confederations, which an internal peer may be in.
         let confederation = context.internal && (words.contains("segment type 3") || words.contains("segment type 4"));
-        if confederation || !(KNOWN.contains(&fault.type_code) || words.contains("trunc")) {
+        // They refuse the sets that RFC 9774 retires; nothing is aggregated or chosen here.
+        let set = matches!(fault.error, DecodeError::ProhibitedAsSet { .. });
+        if set || confederation || !(KNOWN.contains(&fault.type_code) || words.contains("trunc")) {
             return None;
         }
     }
