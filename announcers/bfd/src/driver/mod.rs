@@ -20,7 +20,7 @@ use crate::{
     SessionConfig, SessionInfo,
     count::{Counts, NodeCounts, Shared},
     handle::Command,
-    packet::Packet,
+    packet::{Packet, State},
     sys,
 };
 use peer::{Peer, check, same_session};
@@ -71,7 +71,8 @@ fn clock() -> Instant {
 
 impl Driver {
     fn run(mut self) {
-        info!(priority = sys::raise_priority(), "BFD thread runs");
+        let priority = sys::raise_priority();
+        info!(priority, "BFD thread runs");
         let mut wanted = None;
         loop {
             let now = clock();
@@ -232,11 +233,14 @@ impl Driver {
     fn packet(&self, kind: Kind, received: &sys::Received, octets: &[u8]) -> Result<(u64, Packet), &'static str> {
         let packet = Packet::decode(octets).map_err(crate::packet::DecodeError::reason)?;
         let named = packet.your_discriminator;
-        let mut candidates = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.accepts(kind, received) && (named == 0 || peer.discriminator() == Some(named)));
-        let (id, peer) = candidates.next().ok_or("no_session")?;
+        let find = |fits: &dyn Fn(&Peer) -> bool| {
+            self.peers.iter().find(|(_, peer)| peer.accepts(kind, received) && fits(peer))
+        };
+        let found = find(&|peer| named == 0 || peer.discriminator() == Some(named));
+        // Beyond the RFC: after our AdminDown, FRR 8.4 goes on naming our last discriminator until it hears another one,
+        // which it never would from a passive side. In state Down it asks for no more than with discriminator 0.
+        let found = found.or_else(|| find(&|peer| packet.state == State::Down && peer.awaits_first_packet()));
+        let (id, peer) = found.ok_or("no_session")?;
         if peer.accepts_ttl(received.ttl) { Ok((*id, packet)) } else { Err("ttl") }
     }
 

@@ -126,6 +126,12 @@ impl Peer {
             && scope.is_none_or(|scope| received.interface == Some(scope))
     }
 
+    /// Passive, and has not heard the peer yet.
+    pub(super) fn awaits_first_packet(&self) -> bool {
+        let unheard = self.machine.as_ref().is_some_and(|machine| machine.status().remote_discriminator == 0);
+        self.config.passive && !self.is_closing() && unheard
+    }
+
     /// Whether the TTL proves that the packet has come no further than it may. Source: RFC 5881 §5, RFC 5883 §5.
     pub(super) fn accepts_ttl(&self, ttl: Option<u8>) -> bool {
         let least = if self.config.multihop { self.config.minimum_ttl } else { TTL_SINGLE_HOP };
