@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bed::{Bed, MANY, Router, config, cut, mend, reach, up, up_at};
 use ferrocast_bfd::packet::Packet;
 use ferrocast_bfd::{Diagnostic, Session, SessionConfig, SessionInfo, State};
+use ferrocast_tests::process::sh;
 use ferrocast_tests::wait::{bounded, ensure_that, eventually, pause, throughout};
 use ferrocast_tests::{cases, runner};
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         a_goodbye_is_told_both_ways_and_is_no_failure,
         a_passive_side_waits_for_the_router,
         packets_that_a_router_forwarded_are_ignored,
+        echoes_of_both_sides_come_back_and_their_loss_is_noticed,
         a_taken_port_is_said_and_harms_nothing_else,
         ten_fast_sessions_hold_while_the_runtime_is_busy;
         long: ten_fast_sessions_hold_for_ten_minutes,
@@ -196,6 +198,49 @@ async fn packets_that_a_router_forwarded_are_ignored(bed: &mut Bed) -> Result<()
     peer.set_ttl(255)?;
     peer.send_to(&packet, "127.0.0.1:3784")?;
     reach(&session, PATIENCE, "Init", |info| info.state == State::Init).await.map(drop)
+}
+
+/// FRR's namespace returns ours by forwarding, and ours returns FRR's.
+async fn echoes_of_both_sides_come_back_and_their_loss_is_noticed(bed: &mut Bed) -> Result<()> {
+    let peer = "configure terminal / bfd / peer 10.2.0.1 local-address 10.2.0.3 interface to-node";
+    Router::Frr.show(&format!("{peer} / echo transmit-interval 50 / echo receive-interval 50 / echo-mode"))?;
+    let forwarding = |family: &str, on: u8| {
+        let name = format!("net.{family}.conf.all.forwarding");
+        sh(&format!("ip netns exec frr sysctl -qw {name}={on}"))
+    };
+    for (index, family) in [(5, "ipv4"), (6, "ipv6")] {
+        let echoing = SessionConfig { echo_interval: Some(Duration::from_millis(50)), ..path(index).0 };
+        let session = bed.bfd.open(echoing);
+        up_at(&session, 100).await?;
+        eventually("echoes come back", PATIENCE, async || {
+            let (counters, info) = (session.counters(), session.watch().borrow().clone());
+            ensure_that(counters.echo_in >= 40 && counters.down_events == 0, || format!("{counters:?} {info:?}"))
+        })
+        .await?;
+        let (info, counters) = (session.watch().borrow().clone(), session.counters());
+        println!("     {family}: {} echoes sent, {} returned", counters.echo_out, counters.echo_in);
+        ensure!(info.echo && info.warning.is_none(), "{info:?}");
+        if family == "ipv4" {
+            let theirs = eventually("FRR's echoes come back", PATIENCE, async || {
+                let peers: Vec<serde_json::Value> =
+                    serde_json::from_str(&Router::Frr.show("show bfd peers counters json")?)?;
+                let peer = peers.into_iter().find(|peer| peer["peer"] == "10.2.0.1").context("no such peer")?;
+                let [sent, came] = ["echo-packet-output", "echo-packet-input"].map(|name| peer[name].as_u64());
+                ensure!(came > Some(20), "{peer}");
+                Ok((sent, came))
+            });
+            println!("     FRR's own: {:?} (sent, returned)", theirs.await?);
+        }
+        let began = Instant::now();
+        forwarding(family, 0)?;
+        let failed = |info: &SessionInfo| info.diagnostic == Diagnostic::EchoFailed;
+        let (_, _) = reach(&session, PATIENCE, "Down for want of echoes", failed).await?;
+        println!("     {family}: their loss noticed after {:.0?}", began.elapsed());
+        ensure!(began.elapsed() <= DETECTION_TIME_MAX, "it took {:?}", began.elapsed());
+        forwarding(family, 1)?;
+        up_at(&session, 100).await?;
+    }
+    Router::Frr.show(&format!("{peer} / no echo-mode")).map(drop)
 }
 
 async fn a_taken_port_is_said_and_harms_nothing_else(bed: &mut Bed) -> Result<()> {

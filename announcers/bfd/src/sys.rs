@@ -113,6 +113,20 @@ unsafe fn read_detail(header: *const libc::cmsghdr, received: &mut Received) {
     }
 }
 
+/// Lets a packet socket hear packets of a link-layer protocol (in network order) on every interface.
+pub(crate) fn bind_packets(socket: &impl AsRawFd, protocol: u16) -> io::Result<()> {
+    // SAFETY: all fields are integers, for which all zeroes is a value.
+    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
+    address.sll_protocol = protocol;
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed; the kernel reads `len` octets of `address`.
+    match unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&address).cast(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Waits until one of `sockets` can be read, or `timeout` is over (`None`: for ever); more precise than a millisecond.
 pub(crate) fn wait(sockets: &[BorrowedFd<'_>], timeout: Option<Duration>) {
     let entry = |socket: &BorrowedFd<'_>| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };

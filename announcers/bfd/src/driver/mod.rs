@@ -1,4 +1,5 @@
 //! The thread: one loop over commands, packets and deadlines of all sessions of the node.
+mod echo;
 mod peer;
 mod ports;
 
@@ -23,6 +24,7 @@ use crate::{
     packet::{Packet, State},
     sys,
 };
+use echo::Catchers;
 use peer::{Peer, check, same_session};
 use ports::{Kind, Link, Listeners};
 
@@ -43,6 +45,7 @@ pub(crate) fn spawn(inbox: Receiver<Command>, woken: UnixDatagram, counts: Arc<N
         counts,
         peers: BTreeMap::new(),
         listeners: Listeners::default(),
+        catchers: Catchers::default(),
         random: RandomState::new(),
         drawn: 0,
         next_own_id: u64::MAX,
@@ -57,6 +60,7 @@ struct Driver {
     counts: Arc<NodeCounts>,
     peers: BTreeMap<u64, Peer>,
     listeners: Listeners,
+    catchers: Catchers,
     random: RandomState,
     drawn: u64,
     /// Names of sessions that nobody holds any more, downwards; those of the handles go upwards.
@@ -98,7 +102,8 @@ impl Driver {
         }
         let deadline = self.peers.values().filter_map(Peer::deadline).min();
         let timeout = deadline.map(|at| at.saturating_duration_since(clock()));
-        let sockets: Vec<_> = self.listeners.descriptors().chain([self.woken.as_fd()]).collect();
+        let sockets: Vec<_> =
+            self.listeners.descriptors().chain(self.catchers.descriptors()).chain([self.woken.as_fd()]).collect();
         sys::wait(&sockets, timeout);
         deadline
     }
@@ -158,7 +163,11 @@ impl Driver {
             Link::open(&config, u16::try_from(random & 0xffff).unwrap_or(0))
         });
         let names = (self.free_discriminator(), self.random());
-        self.with(id, now, |peer, now, _| peer.linked(link, names, now));
+        let echo = config.echo_interval.filter(|_| link.is_ok()).map(|_| self.catchers.prepare(&config));
+        self.with(id, now, |peer, now, _| {
+            peer.set_echo(echo);
+            peer.linked(link, names, now);
+        });
     }
 
     fn admit(&self, id: u64, config: &SessionConfig) -> Result<(), String> {
@@ -185,7 +194,11 @@ impl Driver {
     fn update(&mut self, id: u64, config: SessionConfig, now: Instant) {
         let Some(peer) = self.peers.get(&id) else { return };
         if same_session(&peer.config, &config) {
-            return self.with(id, now, |peer, now, random| peer.update(config, now, random));
+            let echo = config.echo_interval.map(|_| self.catchers.prepare(&config));
+            return self.with(id, now, |peer, now, random| {
+                peer.set_echo(echo);
+                peer.update(config, now, random);
+            });
         }
         let Some(old) = self.peers.remove(&id) else { return };
         let (old, info, counts) = old.replaced();
@@ -213,6 +226,9 @@ impl Driver {
         for kind in Kind::ALL {
             flooded |= self.receive(kind, now);
         }
+        for ipv4 in [true, false] {
+            flooded |= self.catch(ipv4, now);
+        }
         flooded
     }
 
@@ -224,6 +240,17 @@ impl Driver {
             match self.packet(kind, &received, &buffer[..received.len.min(BUFFER_LEN)]) {
                 Ok((id, packet)) => self.with(id, now, |peer, now, random| peer.receive(&packet, now, random)),
                 Err(reason) => self.counts.discard(reason),
+            }
+        }
+        true
+    }
+
+    fn catch(&mut self, ipv4: bool, now: Instant) -> bool {
+        for _ in 0..PACKETS_PER_PASS_MAX {
+            let Some(echo) = self.catchers.next(ipv4) else { return false };
+            // Those of others pass here too: the peers' that the kernel returns.
+            if let Some(echo) = echo {
+                self.peers.values_mut().any(|peer| peer.echo_returned(&echo, now));
             }
         }
         true
@@ -264,6 +291,12 @@ impl Driver {
         for kind in Kind::ALL {
             if !self.peers.values().any(|peer| Kind::of(&peer.config) == kind) {
                 self.listeners.close(kind);
+            }
+        }
+        for ipv4 in [true, false] {
+            let echoes = |peer: &Peer| peer.config.echo_interval.is_some() && peer.config.peer.is_ipv4() == ipv4;
+            if !self.peers.values().any(echoes) {
+                self.catchers.close(ipv4);
             }
         }
     }
