@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
-    actor::{Actor, ActorError, CancellationToken, chain},
+    actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     announce::{Announcer, Desired},
     config::any_selector_matches,
     decide::{Context, Decision, DesiredBuilder, Reason, decide},
-    model::{Endpoints, Node, ServiceKey},
+    model::{Node, ServiceKey},
     pacer::Pacer,
     view::{ClusterView, Source},
 };
@@ -157,16 +157,17 @@ impl Decider {
     }
 }
 
+/// What a difference is about.
+fn key_of<V>(item: DiffItem<'_, '_, ServiceKey, V>) -> ServiceKey {
+    match item {
+        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => key.clone(),
+    }
+}
+
 /// Services whose decision may differ between two views of the same configuration and node.
 fn touched(old: &ClusterView, new: &ClusterView) -> Vec<ServiceKey> {
-    let key = |item: DiffItem<'_, '_, ServiceKey, _>| match item {
-        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => key.clone(),
-    };
-    let mut keys: Vec<ServiceKey> = old.services.diff(&new.services).map(key).collect();
-    let key = |item: DiffItem<'_, '_, ServiceKey, Endpoints>| match item {
-        DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => key.clone(),
-    };
-    keys.extend(old.endpoints.diff(&new.endpoints).map(key));
+    let mut keys: Vec<ServiceKey> = old.services.diff(&new.services).map(key_of).collect();
+    keys.extend(old.endpoints.diff(&new.endpoints).map(key_of));
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -218,16 +219,10 @@ impl Actor for Decider {
                 () = stop.cancelled() => return Ok(()),
                 again_at = self.hand_over(&mut state) => again_at,
             };
-            let again = async {
-                match again_at {
-                    Some(at) => tokio::time::sleep_until(Instant::from_std(at)).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
-                () = again => {}
+                () = sleep_until(again_at.map(Instant::from_std)) => {}
             }
         }
     }

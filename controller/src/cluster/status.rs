@@ -6,7 +6,7 @@ use std::{
 };
 
 use ferrocast_core::{
-    actor::{Actor, ActorError, CancellationToken, chain},
+    actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     alloc::{Note, NoteType},
     model::ServiceKey,
 };
@@ -286,12 +286,6 @@ impl Actor for StatusWriter {
             let busy = work.waiting.len() + work.patches.len();
             self.busy.send_if_modified(|b| std::mem::replace(b, busy) != busy);
             let retry_at = work.retries.first_key_value().map(|((at, _), ())| *at);
-            let retry = async {
-                match retry_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some(done) = work.patches.next(), if !work.patches.is_empty() => self.finish(&mut work, done),
@@ -300,7 +294,7 @@ impl Actor for StatusWriter {
                     self.take_plan(&mut work);
                 }
                 changed = self.leadership.changed() => changed.map_err(|_| ActorError::Upstream("leadership"))?,
-                () = retry => {}
+                () = sleep_until(retry_at) => {}
             }
         }
     }

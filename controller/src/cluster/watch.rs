@@ -1,7 +1,7 @@
 //! One supervised watcher per kind of object.
 use std::{fmt::Debug, time::Duration};
 
-use ferrocast_core::actor::{Actor, ActorError, CancellationToken, chain};
+use ferrocast_core::actor::{Actor, ActorError, CancellationToken, chain, sleep_until};
 use futures::StreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -195,14 +195,6 @@ impl<F: Feed> Watcher<F> {
 fn is_not_found(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
     matches!(error, InitialListFailed(kube::Error::Api(s)) | WatchStartFailed(kube::Error::Api(s)) if s.code == 404)
-}
-
-/// For ever without a time.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl<F: Feed> Actor for Watcher<F>

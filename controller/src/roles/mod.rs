@@ -1,4 +1,6 @@
 //! What the roles are composed of, and how they start and stop.
 pub mod controller;
+mod documents;
 mod parts;
+mod sessions;
 pub mod speaker;

@@ -1,22 +1,20 @@
 //! `ferrocast speaker`.
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
-use ferrocast_bgp_proto::wire::Kind;
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor},
     announce::{Announcer, Shutdown},
     view::{ClusterView, ViewWriter},
 };
 use kube::{Api, Client};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::parts::{Elsewhere, stop_signal, watch_configuration};
+use super::{
+    documents::{announced_lines, decisions_document},
+    parts::{Elsewhere, stop_signal, watch_configuration},
+    sessions::{routes_document, sessions_document},
+};
 use crate::{
     cli::SpeakerArgs,
     cluster::{
@@ -49,7 +47,8 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     let announcers: Vec<Arc<dyn Announcer>> = vec![bgp.clone()];
 
     let mut workers = Supervisor::default();
-    let (view, reader) = watch(&mut workers, &client, &args);
+    // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
+    let (view, reader, _epoch) = watch(&mut workers, &client, &args);
     let settings = DeciderSettings {
         node: node.clone(),
         class: args.cluster.load_balancer_class.clone(),
@@ -76,8 +75,12 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     outcome.and(workers_ended.map_err(Into::into)).and(announcing_ended.map_err(Into::into))
 }
 
-/// Starts the watchers and what compiles the configuration.
-fn watch(workers: &mut Supervisor, client: &Client, args: &SpeakerArgs) -> (ViewWriter, watch::Receiver<ClusterView>) {
+/// Starts the watchers and what compiles the configuration; returns the view, its reader, and what numbers the lists.
+fn watch(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &SpeakerArgs,
+) -> (ViewWriter, watch::Receiver<ClusterView>, watch::Sender<u64>) {
     let (view, reader) = ViewWriter::new(SPEAKER_SOURCES);
     let (epoch_sender, epoch) = watch::channel(1);
     let vital = RestartPolicy::VITAL;
@@ -95,81 +98,7 @@ fn watch(workers: &mut Supervisor, client: &Client, args: &SpeakerArgs) -> (View
     let (events, queue) = EventWriter::new(client.clone(), "speaker", args.node_name.to_string(), idle);
     workers.spawn(events, RestartPolicy::EXPENDABLE);
     workers.spawn(Configurator::new(draft, view.clone(), Reporter::Speaker(queue)), vital);
-    // A speaker has one epoch for ever; the sender is kept so that the watchers do not take its end for a reason to stop.
-    workers.spawn(Keep(epoch_sender), vital);
-    (view, reader)
-}
-
-/// Holds something until the end.
-struct Keep<T>(T);
-
-impl<T: Send + 'static> ferrocast_core::actor::Actor for Keep<T> {
-    const NAME: &'static str = "keep";
-
-    async fn run(
-        &mut self,
-        stop: ferrocast_core::actor::CancellationToken,
-    ) -> Result<(), ferrocast_core::actor::ActorError> {
-        let _kept = &self.0;
-        stop.cancelled().await;
-        Ok(())
-    }
-}
-
-/// MetalLB's `metallb_speaker_announced`, from the decisions when asked for: it costs no memory at rest.
-fn announced_lines(node: &str, decisions: &Decisions) -> String {
-    let mut text = String::from("# TYPE metallb_speaker_announced gauge\n");
-    for (key, decision) in &decisions.by_service {
-        for ip in decision.addresses.iter().filter(|a| !a.advertisements.is_empty()).filter_map(|a| a.ip) {
-            text.push_str(&format!(
-                "metallb_speaker_announced{{service=\"{key}\",protocol=\"bgp\",node=\"{node}\",ip=\"{ip}\"}} 1\n"
-            ));
-        }
-    }
-    text
-}
-
-/// The decisions as JSON.
-fn decisions_document(node: &str, decisions: &Decisions) -> Value {
-    let mut rows = Vec::new();
-    for (key, decision) in &decisions.by_service {
-        for address in &decision.addresses {
-            let by: Vec<&str> = address.advertisements.iter().map(|a| &*a.name).collect();
-            rows.push(json!({"service": key.as_str(), "ip": address.ip, "reason": address.reason.code(), "advertisements": by}));
-        }
-    }
-    json!({"node": node, "generation": decisions.desired.generation, "decisions": rows})
-}
-
-/// Every session with what is known of it, and what its peer could not be given.
-fn sessions_document(bgp: &BgpAnnouncer) -> Value {
-    let observed = bgp.observe().borrow().clone();
-    let since = |at: SystemTime| jiff::Timestamp::try_from(at).map(|t| t.to_string()).ok();
-    let peers: Vec<Value> = bgp
-        .sessions()
-        .iter()
-        .map(|info| {
-            let target = observed.targets.get(&info.peer);
-            let refused: BTreeMap<String, &str> =
-                target.iter().flat_map(|t| &t.refused).map(|(prefix, why)| (prefix.to_string(), *why)).collect();
-            let counts = info.counts();
-            let by_kind = |counts: &[u64]| -> BTreeMap<String, u64> {
-                Kind::ALL.iter().zip(counts).map(|(kind, n)| (format!("{kind:?}"), *n)).collect()
-            };
-            json!({
-                "peer": &*info.peer, "address": info.address, "port": info.port, "peerAS": info.peer_as,
-                "state": info.state.to_string(), "since": since(info.since),
-                "lastError": info.last_error, "lastErrorAt": info.last_error_at.and_then(since),
-                "localAddress": info.local_address, "localID": info.local_id, "peerID": info.peer_id,
-                "holdTimeS": info.hold_time.map(|t| t.as_secs()), "keepaliveTimeS": info.keepalive_time.map(|t| t.as_secs()),
-                "families": info.families.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>(),
-                "announced": info.announced.iter().sum::<usize>(), "generation": target.map(|t| t.generation), "reason": target.map(|t| t.reason.as_str()),
-                "refused": refused, "received": by_kind(&counts.received), "sent": by_kind(&counts.sent),
-                "flaps": counts.flaps, "warnings": info.warnings,
-            })
-        })
-        .collect();
-    json!({ "peers": peers })
+    (view, reader, epoch_sender)
 }
 
 fn pages(
@@ -181,7 +110,9 @@ fn pages(
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
+    let for_routes = bgp.clone();
     let sessions = move || sessions_document(&bgp);
+    let routes = move || routes_document(&for_routes);
     Pages {
         metrics,
         lines: Arc::new(move || {
@@ -197,6 +128,7 @@ fn pages(
                 })
             }),
             ("/v1/bgp", Arc::new(sessions)),
+            ("/v1/bgp/routes", Arc::new(routes)),
         ],
     }
 }

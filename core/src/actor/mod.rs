@@ -40,6 +40,14 @@ pub trait Actor: Send + 'static {
     fn run(&mut self, stop: CancellationToken) -> impl Future<Output = Result<(), ActorError>> + Send;
 }
 
+/// Waits until then; without a time, for ever.
+pub async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The whole chain of an error's causes in one line.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
