@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bed::{Bed, MANY, Router, config, cut, mend, reach, up, up_at};
 use ferrocast_bfd::packet::Packet;
-use ferrocast_bfd::{Diagnostic, Session, SessionConfig, SessionInfo, State};
+use ferrocast_bfd::{Bfd, Diagnostic, Session, SessionConfig, SessionInfo, State};
 use ferrocast_tests::process::sh;
 use ferrocast_tests::wait::{bounded, ensure_that, eventually, pause, throughout};
 use ferrocast_tests::{cases, runner};
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         packets_that_a_router_forwarded_are_ignored,
         echoes_of_both_sides_come_back_and_their_loss_is_noticed,
         a_taken_port_is_said_and_harms_nothing_else,
+        a_process_that_ends_tells_its_peers,
         ten_fast_sessions_hold_while_the_runtime_is_busy;
         long: ten_fast_sessions_hold_for_ten_minutes,
     ];
@@ -255,6 +256,25 @@ async fn a_taken_port_is_said_and_harms_nothing_else(bed: &mut Bed) -> Result<()
     let (_, took) = reach(&four, Duration::from_secs(15), "Up", |info| info.state == State::Up).await?;
     println!("     Up {took:.1?} after the port was free");
     ensure!(six.counters().down_events == 0, "the other session flapped");
+    Ok(())
+}
+
+async fn a_process_that_ends_tells_its_peers(bed: &mut Bed) -> Result<()> {
+    // The bed's own thread lets go of the ports once its sessions have said goodbye.
+    eventually("the port is free", PATIENCE, async || Ok(UdpSocket::bind("0.0.0.0:3784").map(drop)?)).await?;
+    for index in [0, 5] {
+        let ((settings, router), (local, ..)) = (path(index), PATHS[index]);
+        let bfd = Bfd::start()?;
+        let session = bfd.open(settings);
+        up_at(&session, 100).await?;
+        let mut watch = session.watch();
+        let began = Instant::now();
+        let (noticed, ()) = tokio::join!(bed.notices(router, local), bfd.close());
+        println!("     {router:?} saw the end of the process after {:.0?}", noticed? - began);
+        let over = async { while watch.changed().await.is_ok() {} };
+        bounded("the session is over", PATIENCE, async { Ok(over.await) }).await?;
+        ensure!(watch.borrow().state == State::AdminDown, "{:?}", watch.borrow().clone());
+    }
     Ok(())
 }
 

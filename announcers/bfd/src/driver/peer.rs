@@ -206,6 +206,8 @@ impl Peer {
     pub(super) fn fail(&mut self, error: &str, now: Instant) {
         self.machine = None;
         self.link = None;
+        self.published = None;
+        self.counts.events(false, 0, 0);
         self.error = Some(error.to_owned());
         self.retry_at = Some(now + RETRY_INTERVAL);
         self.info.send_modify(|info| {
