@@ -1,4 +1,5 @@
 //! BFD with BIRD and FRR: sessions, detection times, timer changes, goodbyes, load. No BGP, no Kubernetes.
+#![expect(clippy::disallowed_methods, reason = "measured times are what is tested")]
 
 #[path = "e2e_bfd/bed.rs"]
 mod bed;
@@ -271,8 +272,11 @@ async fn a_process_that_ends_tells_its_peers(bed: &mut Bed) -> Result<()> {
         let began = Instant::now();
         let (noticed, ()) = tokio::join!(bed.notices(router, local), bfd.close());
         println!("     {router:?} saw the end of the process after {:.0?}", noticed? - began);
-        let over = async { while watch.changed().await.is_ok() {} };
-        bounded("the session is over", PATIENCE, async { Ok(over.await) }).await?;
+        let over = async {
+            while watch.changed().await.is_ok() {}
+            Ok(())
+        };
+        bounded("the session is over", PATIENCE, over).await?;
         ensure!(watch.borrow().state == State::AdminDown, "{:?}", watch.borrow().clone());
     }
     Ok(())

@@ -52,7 +52,9 @@ impl Router {
             Self::Frr => {
                 let mut client = command(Some("frr"), Path::new("vtysh"));
                 client.args(["-d", "bfdd"]);
-                question.split(" / ").for_each(|line| drop(client.args(["-c", line])));
+                for line in question.split(" / ") {
+                    client.args(["-c", line]);
+                }
                 run(&mut client)
             }
         }
