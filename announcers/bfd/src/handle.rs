@@ -268,3 +268,36 @@ impl Drop for Session {
         self.line.tell(Command::Close { id: self.id });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_failed_only_after_up_and_by_nobodys_will() {
+        for (state, was_up, admin_down_by_peer, expected) in [
+            (State::Down, false, false, false),
+            (State::Up, true, false, false),
+            (State::Down, true, false, true),
+            (State::Init, true, false, true),
+            (State::Down, true, true, false),
+            (State::AdminDown, true, false, false),
+        ] {
+            let info = SessionInfo { state, was_up, admin_down_by_peer, ..SessionInfo::new(SystemTime::UNIX_EPOCH) };
+            assert_eq!(info.path_failed(), expected, "{info:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_impossible_session_says_why_and_ends_with_the_thread() {
+        let bfd = Bfd::start().unwrap();
+        let session = bfd.open(SessionConfig::new("0.0.0.0".parse().unwrap()));
+        let mut watch = session.watch();
+        let info = watch.wait_for(|info| info.error.is_some()).await.unwrap().clone();
+        assert!(info.error.unwrap().contains("not the address of a peer"));
+        bfd.close().await;
+        assert!(watch.wait_for(|_| false).await.is_err(), "closed");
+        session.update(SessionConfig::new("192.0.2.1".parse().unwrap()));
+        assert_eq!(session.counters(), Counters::default());
+    }
+}

@@ -1,4 +1,5 @@
 //! The thread: one loop over commands, packets and deadlines of all sessions of the node.
+mod echo;
 mod peer;
 mod ports;
 
@@ -20,9 +21,10 @@ use crate::{
     SessionConfig, SessionInfo,
     count::{Counts, NodeCounts, Shared},
     handle::Command,
-    packet::Packet,
+    packet::{Packet, State},
     sys,
 };
+use echo::Catchers;
 use peer::{Peer, check, same_session};
 use ports::{Kind, Link, Listeners};
 
@@ -43,6 +45,7 @@ pub(crate) fn spawn(inbox: Receiver<Command>, woken: UnixDatagram, counts: Arc<N
         counts,
         peers: BTreeMap::new(),
         listeners: Listeners::default(),
+        catchers: Catchers::default(),
         random: RandomState::new(),
         drawn: 0,
         next_own_id: u64::MAX,
@@ -57,6 +60,7 @@ struct Driver {
     counts: Arc<NodeCounts>,
     peers: BTreeMap<u64, Peer>,
     listeners: Listeners,
+    catchers: Catchers,
     random: RandomState,
     drawn: u64,
     /// Names of sessions that nobody holds any more, downwards; those of the handles go upwards.
@@ -71,7 +75,8 @@ fn clock() -> Instant {
 
 impl Driver {
     fn run(mut self) {
-        info!(priority = sys::raise_priority(), "BFD thread runs");
+        let priority = sys::raise_priority();
+        info!(priority, "BFD thread runs");
         let mut wanted = None;
         loop {
             let now = clock();
@@ -97,7 +102,8 @@ impl Driver {
         }
         let deadline = self.peers.values().filter_map(Peer::deadline).min();
         let timeout = deadline.map(|at| at.saturating_duration_since(clock()));
-        let sockets: Vec<_> = self.listeners.descriptors().chain([self.woken.as_fd()]).collect();
+        let sockets: Vec<_> =
+            self.listeners.descriptors().chain(self.catchers.descriptors()).chain([self.woken.as_fd()]).collect();
         sys::wait(&sockets, timeout);
         deadline
     }
@@ -157,7 +163,11 @@ impl Driver {
             Link::open(&config, u16::try_from(random & 0xffff).unwrap_or(0))
         });
         let names = (self.free_discriminator(), self.random());
-        self.with(id, now, |peer, now, _| peer.linked(link, names, now));
+        let echo = config.echo_interval.filter(|_| link.is_ok()).map(|_| self.catchers.prepare(&config));
+        self.with(id, now, |peer, now, _| {
+            peer.set_echo(echo);
+            peer.linked(link, names, now);
+        });
     }
 
     fn admit(&self, id: u64, config: &SessionConfig) -> Result<(), String> {
@@ -184,7 +194,11 @@ impl Driver {
     fn update(&mut self, id: u64, config: SessionConfig, now: Instant) {
         let Some(peer) = self.peers.get(&id) else { return };
         if same_session(&peer.config, &config) {
-            return self.with(id, now, |peer, now, random| peer.update(config, now, random));
+            let echo = config.echo_interval.map(|_| self.catchers.prepare(&config));
+            return self.with(id, now, |peer, now, random| {
+                peer.set_echo(echo);
+                peer.update(config, now, random);
+            });
         }
         let Some(old) = self.peers.remove(&id) else { return };
         let (old, info, counts) = old.replaced();
@@ -212,6 +226,9 @@ impl Driver {
         for kind in Kind::ALL {
             flooded |= self.receive(kind, now);
         }
+        for ipv4 in [true, false] {
+            flooded |= self.catch(ipv4, now);
+        }
         flooded
     }
 
@@ -228,15 +245,29 @@ impl Driver {
         true
     }
 
+    fn catch(&mut self, ipv4: bool, now: Instant) -> bool {
+        for _ in 0..PACKETS_PER_PASS_MAX {
+            let Some(echo) = self.catchers.next(ipv4) else { return false };
+            // Those of others pass here too: the peers' that the kernel returns.
+            if let Some(echo) = echo {
+                self.peers.values_mut().any(|peer| peer.echo_returned(&echo, now));
+            }
+        }
+        true
+    }
+
     /// The session that a datagram is for, or why it is for none. Source: RFC 5880 §6.3, §6.8.6.
     fn packet(&self, kind: Kind, received: &sys::Received, octets: &[u8]) -> Result<(u64, Packet), &'static str> {
         let packet = Packet::decode(octets).map_err(crate::packet::DecodeError::reason)?;
         let named = packet.your_discriminator;
-        let mut candidates = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.accepts(kind, received) && (named == 0 || peer.discriminator() == Some(named)));
-        let (id, peer) = candidates.next().ok_or("no_session")?;
+        let find = |fits: &dyn Fn(&Peer) -> bool| {
+            self.peers.iter().find(|(_, peer)| peer.accepts(kind, received) && fits(peer))
+        };
+        let found = find(&|peer| named == 0 || peer.discriminator() == Some(named));
+        // Beyond the RFC: after our AdminDown, FRR 8.4 goes on naming our last discriminator until it hears another one,
+        // which it never would from a passive side. In state Down it asks for no more than with discriminator 0.
+        let found = found.or_else(|| find(&|peer| packet.state == State::Down && peer.awaits_first_packet()));
+        let (id, peer) = found.ok_or("no_session")?;
         if peer.accepts_ttl(received.ttl) { Ok((*id, packet)) } else { Err("ttl") }
     }
 
@@ -260,6 +291,12 @@ impl Driver {
         for kind in Kind::ALL {
             if !self.peers.values().any(|peer| Kind::of(&peer.config) == kind) {
                 self.listeners.close(kind);
+            }
+        }
+        for ipv4 in [true, false] {
+            let echoes = |peer: &Peer| peer.config.echo_interval.is_some() && peer.config.peer.is_ipv4() == ipv4;
+            if !self.peers.values().any(echoes) {
+                self.catchers.close(ipv4);
             }
         }
     }

@@ -7,11 +7,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::ports::{Kind, Link, is_link_local};
+use super::{
+    echo::{EchoLink, Prepared},
+    ports::{Kind, Link, is_link_local},
+};
 use crate::{
     SessionConfig, SessionInfo,
     count::Counts,
-    machine::{Effects, Machine, Settings, Status},
+    machine::{Echo, Effects, Machine, Settings, Status},
     packet::{Packet, State},
     sys::Received,
 };
@@ -34,9 +37,10 @@ pub(super) struct Peer {
     link: Option<Link>,
     retry_at: Option<Instant>,
     error: Option<String>,
-    pub(super) warning: Option<String>,
-    /// Whether the node loops the peer's echoes back, and whether we can send ours.
-    pub(super) echo: (bool, bool),
+    warning: Option<String>,
+    /// The node returns the peer's echoes.
+    loops_echoes: bool,
+    echo_link: Option<EchoLink>,
     published: Option<Status>,
     /// Closed: forgotten then at the latest.
     gone_at: Option<Instant>,
@@ -53,7 +57,8 @@ impl Peer {
             retry_at: None,
             error: None,
             warning: None,
-            echo: (false, false),
+            loops_echoes: false,
+            echo_link: None,
             published: None,
             gone_at: None,
         }
@@ -92,10 +97,27 @@ impl Peer {
             desired_min_tx: self.config.desired_min_tx,
             required_min_rx: self.config.required_min_rx,
             detect_multiplier: self.config.detect_multiplier,
-            echo_tx: echo(self.echo.1),
-            echo_rx: echo(self.echo.0),
+            echo_tx: echo(self.echo_link.is_some()),
+            echo_rx: echo(self.loops_echoes),
             passive: self.config.passive,
         }
+    }
+
+    /// What there is of the echo function; `None`: it is not asked for.
+    pub(super) fn set_echo(&mut self, prepared: Option<Prepared>) {
+        let prepared = prepared.unwrap_or(Prepared { loops: false, link: None, warning: None });
+        self.loops_echoes = prepared.loops;
+        self.echo_link = prepared.link;
+        self.warning = prepared.warning;
+    }
+
+    /// Whether it was this session's echo that came back.
+    pub(super) fn echo_returned(&mut self, echo: &Echo, now: Instant) -> bool {
+        let ours = self.machine.as_mut().is_some_and(|machine| machine.echo_returned(echo, now));
+        if ours {
+            self.counts.echo_in();
+        }
+        ours
     }
 
     /// The outcome of opening the sockets. A session that ran before goes on; any other begins.
@@ -124,6 +146,12 @@ impl Peer {
             && self.config.peer == received.from.ip()
             && self.config.local.is_none_or(|local| received.to.is_none_or(|to| to == local))
             && scope.is_none_or(|scope| received.interface == Some(scope))
+    }
+
+    /// Passive, and has not heard the peer yet.
+    pub(super) fn awaits_first_packet(&self) -> bool {
+        let unheard = self.machine.as_ref().is_some_and(|machine| machine.status().remote_discriminator == 0);
+        self.config.passive && !self.is_closing() && unheard
     }
 
     /// Whether the TTL proves that the packet has come no further than it may. Source: RFC 5881 §5, RFC 5883 §5.
@@ -178,6 +206,8 @@ impl Peer {
     pub(super) fn fail(&mut self, error: &str, now: Instant) {
         self.machine = None;
         self.link = None;
+        self.published = None;
+        self.counts.events(false, 0, 0);
         self.error = Some(error.to_owned());
         self.retry_at = Some(now + RETRY_INTERVAL);
         self.info.send_modify(|info| {
@@ -194,6 +224,13 @@ impl Peer {
                     self.error = None;
                 }
                 Err(error) => self.not_sent(&error, now),
+            }
+        }
+        if let (Some(echo), Some(link)) = (&effects.echo, &self.echo_link) {
+            match link.send(echo) {
+                Ok(()) => self.counts.echo_out(),
+                // Its absence is what the machine goes by.
+                Err(error) => self.warning = Some(format!("cannot send echo packets: {error}")),
             }
         }
         self.publish();

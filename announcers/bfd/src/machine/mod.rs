@@ -68,7 +68,7 @@ enum Poll {
 }
 
 /// What is to be sent now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// A control packet.
     pub packet: Option<Packet>,
