@@ -16,4 +16,5 @@ pub mod objects;
 pub mod process;
 pub mod router;
 pub mod runner;
+pub mod sink;
 pub mod wait;
