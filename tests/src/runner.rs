@@ -91,7 +91,7 @@ pub fn main<C: Context>(suite: &str, dir: &str, cases: Vec<Case<C>>) -> ExitCode
         }
         return tally.report();
     }
-    if std::env::var_os(INSIDE).is_none() {
+    if !is_inside() {
         return enter_namespaces();
     }
     match run_inside(&PathBuf::from(dir).join(suite), &chosen, &mut tally) {
@@ -149,8 +149,18 @@ fn unshare() -> Command {
     command
 }
 
-fn namespaces_allowed() -> Result<(), String> {
-    if std::env::var_os(INSIDE).is_some() {
+/// Whether this process already is inside namespaces of its own.
+#[must_use]
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Whether namespaces can be made.
+///
+/// # Errors
+/// Why they cannot.
+pub fn namespaces_allowed() -> Result<(), String> {
+    if is_inside() {
         return Ok(());
     }
     let tried = unshare().arg("true").stdin(Stdio::null()).stderr(Stdio::null()).status();
@@ -161,7 +171,8 @@ fn namespaces_allowed() -> Result<(), String> {
 }
 
 /// Starts this program again inside fresh namespaces and ends as it ends.
-fn enter_namespaces() -> ExitCode {
+#[must_use]
+pub fn enter_namespaces() -> ExitCode {
     let again = std::env::current_exe().context("finding this program").and_then(|program| {
         let status = unshare().arg(program).args(std::env::args().skip(1)).env(INSIDE, "1").process_group(0).status();
         status.context("starting unshare")
@@ -176,8 +187,11 @@ fn enter_namespaces() -> ExitCode {
     }
 }
 
-/// A private `/run` (the names of network namespaces, FRR's sockets) and a loopback that works.
-fn furnish() -> Result<()> {
+/// A private `/run` (the names of network namespaces, FRR's sockets) and a loopback that works: the first thing to do inside.
+///
+/// # Errors
+/// When `mount` or `ip` fails.
+pub fn furnish() -> Result<()> {
     sh("mount -t tmpfs tmpfs /run")?;
     fs::create_dir_all("/run/netns")?;
     sh("ip link set lo up").map(drop)
