@@ -4,49 +4,29 @@
 //! withdrawing take turns. The time contains the kernel's way through loopback and the wake-up of the receiver's thread, and
 //! with eight peers the eight receivers take their turns on the same cores: the speaker alone takes less.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
+use ferrocast_bgp::{BgpAnnouncer, Tuning};
 use ferrocast_core::actor::Supervisor;
-use ferrocast_core::announce::{Announcement, AnnouncementState, Announcer as _, Community, Desired, Shutdown, Terms};
-use ferrocast_core::config::Peer;
-use ferrocast_core::model::ServiceKey;
+use ferrocast_core::announce::{Announcer as _, Shutdown};
 use ferrocast_tests::sink::Sink;
 use ferrocast_tests::wait::pause;
-use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::report::Report;
+use crate::speaker::{self, CLOSE_MAX};
 use crate::stats::{median, ms, percentile};
-use crate::{PATIENCE, SENDER_AS, SINK_AS};
+use crate::{PATIENCE, SINK_AS};
 
 /// Changes in each run.
 const CHANGES: usize = 200;
 /// Pause between two changes: everybody has gone to sleep, as between two changes of a cluster.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Hold time, s.
-const HOLD_TIME_S: u64 = 240;
-/// How long the announcer may take to close.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Routes and peers.
 const SIZES: [(u32, u32); 4] = [(10_000, 1), (10_000, 8), (100_000, 1), (100_000, 8)];
-
-fn prefix(number: u32) -> IpNet {
-    IpNet::from(IpAddr::V4(Ipv4Addr::from(u32::from_be_bytes([10, 64, 0, 0]) + number)))
-}
-
-fn peer(number: usize, to: SocketAddr) -> Arc<Peer> {
-    let hold_time = Duration::from_secs(HOLD_TIME_S);
-    Arc::new(Peer {
-        hold_time,
-        keepalive_time: hold_time / 3,
-        ..Peer::new(&format!("p{number}"), SENDER_AS, SINK_AS, to)
-    })
-}
 
 /// All sizes, each so many runs.
 ///
@@ -70,23 +50,13 @@ pub(crate) async fn changes(runs: usize, report: &mut Report) -> Result<()> {
 async fn once(routes: u32, peers: u32) -> Result<Vec<f64>> {
     let addresses: Vec<SocketAddr> = (1..=peers).map(|n| (Ipv4Addr::from(0x7f01_0000 + n), 0).into()).collect();
     let sink = Sink::listen(&addresses, SINK_AS).await?;
-    let peers = sink.addresses()?.into_iter().enumerate().map(|(number, to)| peer(number, to));
-    let set = PeerSet {
-        node_name: "bench".into(),
-        internal_ips: vec![],
-        peers: peers.map(|peer| (peer.name.clone(), peer)).collect(),
-    };
     let mut supervisor = Supervisor::default();
-    let (_peers, reader) = watch::channel(Arc::new(set));
+    let (_peers, reader) = watch::channel(speaker::peers(&sink.addresses()?));
     let announcer = BgpAnnouncer::start(&mut supervisor, reader, Tuning::default());
-    let announcement = Arc::new(Announcement {
-        state: AnnouncementState::Active,
-        terms: Arc::new([Terms { communities: [Community::Standard(64_600, 100)].into(), ..Terms::default() }]),
-        services: Arc::new(BTreeSet::from([ServiceKey::new("bench", "any")])),
-        weight: None,
-    });
-    let announcements = (0..routes).map(|number| (prefix(number), announcement.clone())).collect();
-    let mut desired = Desired { generation: 1, provisional: false, announcements };
+    let mut desired = speaker::desired(routes);
+    // the terms of all the others, as an advertisement's are shared
+    let terms = desired.announcements.values().next().map_or_else(speaker::terms, |other| other.terms.clone());
+    let (prefix, announcement) = speaker::entry(routes, &terms);
     announcer.apply(Arc::new(desired.clone())).await?;
     let mut sessions = sink.accept(PATIENCE).await?;
     let (mut announced, mut withdrawn) = (routes as usize, 0);
@@ -96,10 +66,10 @@ async fn once(routes: u32, peers: u32) -> Result<Vec<f64>> {
         pause(PAUSE).await;
         desired.generation += 1;
         if number % 2 == 0 {
-            desired.announcements.insert(prefix(routes), announcement.clone());
+            desired.announcements.insert(prefix, announcement.clone());
             announced += 1;
         } else {
-            desired.announcements.remove(&prefix(routes));
+            desired.announcements.remove(&prefix);
             withdrawn += 1;
         }
         let next = Arc::new(desired.clone());

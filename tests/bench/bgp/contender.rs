@@ -2,9 +2,9 @@
 //!
 //! | who | where its routes come from | told to dial |
 //! |---|---|---|
-//! | Ferrocast | `lab-speaker`, the announcer without a cluster: the desired set | by the peers' configuration, once the receiver listens |
+//! | Ferrocast | the announcer without a cluster ([`crate::speaker`]): the desired set | by the peers' configuration, once the receiver listens |
 //! | BIRD, FRR, OpenBGPD | their configuration | always dial, refused until the receiver listens |
-//! | GoBGP | a second `lab-speaker` over an internal session that stays up (its command line takes minutes, MRT loses routes) | as above |
+//! | GoBGP | a `lab-speaker` over an internal session that stays up (its command line takes minutes, MRT loses routes) | as above |
 //!
 //! All have time to take in the table: the receiver does not listen before the process has used no processor time for a second.
 //! When a daemon dials next plays no part, since the clock starts at the accepted connection.
@@ -14,15 +14,15 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ferrocast_tests::process::{Process, command, run, sh, tail};
 use ferrocast_tests::wait::{ensure_that, eventually, pause};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{FEEDER, NETNS, PATIENCE, SENDER, SENDER_AS, SINK_AS, config};
+use crate::{FEEDER, NETNS, PATIENCE, SENDER, SENDER_AS, config};
 
 /// How long a process must have been at rest: longer than what BIRD and OpenBGPD wait before they begin.
 const REST: Duration = Duration::from_secs(1);
@@ -60,24 +60,23 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
-/// A `lab-speaker`, killed when dropped.
+/// One of our speakers with commands on its standard input, killed when dropped.
 struct Speaker(Child);
 
 impl Speaker {
-    fn start(netns: Option<&str>, dir: &Path, name: &str) -> Result<Self> {
+    fn start(mut command: Command, dir: &Path, name: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let program = std::env::current_exe()?.with_file_name("lab-speaker");
-        let child = command(netns, &program)
+        let child = command
             .env("MALLOC_ARENA_MAX", "2") // as deploy/ sets it
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(fs::File::create(dir.join(format!("{name}.log")))?)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {command:?}"))?;
         Ok(Self(child))
     }
 
-    fn tell(&mut self, line: &Value) -> Result<()> {
+    fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.0.stdin.as_mut().context("stdin")?;
         writeln!(stdin, "{line}")?;
         Ok(stdin.flush()?)
@@ -123,9 +122,11 @@ impl Running {
         let file = PathBuf::from("/run/bench-bgp.conf");
         let (program, words, text) = match self.contender {
             Contender::Ferrocast => {
-                let mut speaker = Speaker::start(Some(NETNS), &self.dir, "speaker")?;
+                let mut program = command(Some(NETNS), &std::env::current_exe()?);
+                program.arg("speak");
+                let mut speaker = Speaker::start(program, &self.dir, "speaker")?;
                 if routes > 0 {
-                    speaker.tell(&json!({ "bulk": routes }))?;
+                    speaker.tell(&format!("routes {routes}"))?;
                 }
                 self.speaker = Some(speaker);
                 return self.rest().await;
@@ -159,11 +160,12 @@ impl Running {
 
     /// Gives GoBGP its routes.
     async fn feed(&mut self, routes: u32) -> Result<()> {
-        let mut feeder = Speaker::start(None, &self.dir, "feeder")?;
+        let program = command(None, &std::env::current_exe()?.with_file_name("lab-speaker"));
+        let mut feeder = Speaker::start(program, &self.dir, "feeder")?;
         let peer = json!({
             "name": "gobgp", "address": SENDER, "source": FEEDER, "my_asn": SENDER_AS, "peer_asn": SENDER_AS, "hold_s": 90,
         });
-        feeder.tell(&json!({"bulk": routes, "peers": [peer]}))?;
+        feeder.tell(&json!({"bulk": routes, "peers": [peer]}).to_string())?;
         self.feeder = Some(feeder);
         eventually("GoBGP has its routes", PATIENCE, async || {
             let mut gobgp = command(Some(NETNS), Path::new("gobgp"));
@@ -197,13 +199,8 @@ impl Running {
     /// When it does not listen.
     pub(crate) fn dial(&mut self, peers: &[SocketAddr]) -> Result<()> {
         let Some(speaker) = &mut self.speaker else { return Ok(()) };
-        let peer = |(number, address): (usize, &SocketAddr)| {
-            let (my, its) = (SENDER_AS, SINK_AS);
-            json!({
-                "name": format!("p{number}"), "address": address.ip(), "my_asn": my, "peer_asn": its, "hold_s": 240,
-            })
-        };
-        speaker.tell(&json!({ "peers": peers.iter().enumerate().map(peer).collect::<Vec<_>>() }))
+        let addresses: Vec<String> = peers.iter().map(|peer| peer.ip().to_string()).collect();
+        speaker.tell(&format!("peers {}", addresses.join(" ")))
     }
 
     /// Its processes: FRR and BIRD are one, OpenBGPD is three.

@@ -11,6 +11,7 @@ mod change;
 mod config;
 mod contender;
 mod report;
+mod speaker;
 #[path = "../stats.rs"]
 mod stats;
 
@@ -163,6 +164,9 @@ fn inside(plan: &Plan) -> Result<()> {
 }
 
 fn main() -> Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("speak") {
+        return speaker::speak().map(|()| ExitCode::SUCCESS);
+    }
     let plan = Plan::from_arguments(std::env::args().skip(1))?;
     if let Err(reason) = namespaces_allowed() {
         bail!(reason);
