@@ -19,6 +19,7 @@ use ferrocast_core::announce::{
 };
 use ferrocast_core::config::{BfdProfile, Password, Peer, PeerAs, PeerEndpoint, Role, RoutePolicy};
 use ferrocast_core::model::{IpFamily, ServiceKey};
+use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -189,12 +190,17 @@ async fn serve(mut lines: mpsc::Receiver<String>) -> Result<()> {
     let bgp = BgpAnnouncer::start(&mut supervisor, peers.subscribe(), Tuning::default());
     let mut generation = 0;
     let mut how = Shutdown::Withdraw;
+    let mut standing: (u32, OrdMap<IpNet, Arc<Announcement>>) = (0, OrdMap::new());
     while let Some(line) = lines.recv().await {
         let input: Input = serde_json::from_str(&line).with_context(|| format!("reading {line}"))?;
         if input.routes.is_some() || input.bulk.is_some() {
             generation += 1;
-            let routes = input.routes.iter().flatten().map(|route| (route.prefix, route.announcement()));
-            let announcements = routes.chain(bulk(input.bulk.unwrap_or(0))).collect();
+            let count = input.bulk.unwrap_or(0);
+            if standing.0 != count {
+                standing = (count, bulk(count).collect());
+            }
+            let mut announcements = standing.1.clone(); // shares what does not change, as a decider's snapshots do
+            announcements.extend(input.routes.iter().flatten().map(|route| (route.prefix, route.announcement())));
             let desired = Desired { generation, provisional: input.provisional, announcements };
             bgp.apply(Arc::new(desired)).await?;
         }
