@@ -12,7 +12,8 @@ use bytes::BytesMut;
 use ferrocast_bgp_proto::{
     Family,
     wire::{
-        AttributeBlock, Context, Disposition, Message, NextHop, PathAttributes, ReachPacker, WithdrawPacker, inspect,
+        AttributeBlock, Context, Disposition, HEADER_LEN, Message, NextHop, PathAttributes, ReachPacker,
+        WithdrawPacker, inspect,
     },
 };
 use ipnet::IpNet;
@@ -128,4 +129,27 @@ fn checking_an_update_allocates_nothing() {
     });
     assert_eq!(got, 0);
     assert!(messages > 13, "{messages} messages");
+}
+
+#[test]
+fn checking_what_is_broken_allocates_nothing() {
+    let attributes = PathAttributes { as_path: vec![64_512], communities: vec![1, 2, 3], ..Default::default() };
+    let next_hop = NextHop::V6 { address: Ipv6Addr::LOCALHOST, link_local: None };
+    let block = Arc::new(AttributeBlock::new(Family::Ipv6Unicast, &attributes, next_hop, true).unwrap());
+    let (mut packer, mut out) = (ReachPacker::new(block), BytesMut::new());
+    prefixes(Family::Ipv6Unicast).iter().take(3).for_each(|prefix| _ = packer.push(prefix, &mut out));
+    packer.flush(&mut out);
+    let mut body = out[HEADER_LEN..].to_vec();
+    let mut refused = 0;
+    let got = allocations(|| {
+        for at in 0..body.len() {
+            for value in 0..=u8::MAX {
+                let good = std::mem::replace(&mut body[at], value);
+                refused += usize::from(inspect(&body, &Context::default()).is_err());
+                body[at] = good;
+            }
+        }
+    });
+    assert_eq!(got, 0);
+    assert!(refused > 1_000, "{refused} were refused");
 }

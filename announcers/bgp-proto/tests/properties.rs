@@ -120,7 +120,7 @@ proptest! {
 
     #[test]
     fn packed_routes_are_read_back(
-        attributes in any_attributes(), prefixes in vec(any_prefix(), 0..1_500), as4: bool, v4: u32, v6: u128,
+        attributes in any_attributes(), prefixes in vec(any_prefix(), 0..1_500), as4: bool, v4 in 1..0xe000_0000_u32, v6: u128,
     ) {
         for family in Family::ALL {
             let next_hop = match family {

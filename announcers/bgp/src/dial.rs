@@ -17,7 +17,7 @@ use tokio::{
 use crate::sockopt;
 
 /// TTL or hop limit of packets whose receiver checks that nobody has forwarded them. Source: RFC 5082 §3.
-const TTL_SECURITY: u8 = 255;
+pub(crate) const TTL_SECURITY: u8 = 255;
 
 /// A byte stream to a peer.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

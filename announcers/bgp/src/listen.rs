@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::sockopt;
+use crate::{dial::TTL_SECURITY, sockopt};
 
 /// Connections that the kernel keeps until they are looked at: a peer has one, floods are dropped.
 const BACKLOG: i32 = 64;
@@ -153,6 +153,12 @@ fn socket(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> 
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // The answer to the first segment comes from this socket, and a peer with GTSM wants 255 there too (RFC 5082).
+    if address.is_ipv4() {
+        socket.set_ttl_v4(TTL_SECURITY.into())?;
+    } else {
+        socket.set_unicast_hops_v6(TTL_SECURITY.into())?;
+    }
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;
     }

@@ -126,14 +126,23 @@ fn bird(link: &Link, options: &Options) -> String {
     text
 }
 
+const FRR_HEAD: &str = "frr version 8.4\nfrr defaults datacenter\nhostname frr\nlog stdout informational\n!\n";
+
+/// What FRR's daemons other than bgpd read.
+#[must_use]
+pub fn beside_bgpd(name: &str, options: &Options) -> String {
+    let own = match name {
+        "zebra" if options.unnumbered => "interface eth0\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 2\n!\n",
+        "bfdd" => {
+            "bfd\n profile fast\n  receive-interval 100\n  transmit-interval 100\n  detect-multiplier 3\n exit\nexit\n!\n"
+        }
+        _ => "",
+    };
+    format!("{FRR_HEAD}{own}")
+}
+
 fn frr(link: &Link, options: &Options) -> String {
-    let mut text = "frr version 8.4\nfrr defaults datacenter\nhostname frr\nlog stdout informational\n!\n".to_owned();
-    if options.unnumbered {
-        text.push_str("interface eth0\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 2\n!\n");
-    }
-    if options.bfd {
-        text.push_str("bfd\n profile fast\n  receive-interval 100\n  transmit-interval 100\n  detect-multiplier 3\n exit\nexit\n!\n");
-    }
+    let mut text = FRR_HEAD.to_owned();
     let speaker = if options.unnumbered { "eth0".to_owned() } else { link.speaker(options) };
     let interface = if options.unnumbered { "interface " } else { "" };
     let _ = writeln!(
@@ -224,7 +233,10 @@ fn gobgp(link: &Link, options: &Options) -> String {
 
 fn openbgpd(link: &Link, options: &Options) -> String {
     let (router, speaker) = (link.router(options), link.speaker(options));
-    let mut session = format!("\tremote-as {}\n\tlocal-address {router}\n", options.speaker_asn);
+    let mut session = format!("\tremote-as {}\n", options.speaker_asn);
+    if options.dials || options.multihop {
+        let _ = writeln!(session, "\tlocal-address {router}");
+    }
     if !options.dials {
         session.push_str("\tpassive\n");
     }
@@ -238,7 +250,7 @@ fn openbgpd(link: &Link, options: &Options) -> String {
         session.push_str("\tmultihop 2\n");
     }
     if let Some(role) = options.role {
-        let _ = writeln!(session, "\trole {role}\n\tannounce policy yes");
+        let _ = writeln!(session, "\tannounce policy {role}");
     }
     for family in options.families() {
         let _ = writeln!(session, "\tannounce {} unicast", if *family == "ipv4" { "IPv4" } else { "IPv6" });

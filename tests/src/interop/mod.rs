@@ -297,19 +297,26 @@ impl Pair {
         fs::create_dir_all(sockets)?;
         sh(&format!("chown frr:frr {sockets}"))?;
         let netns = self.link.router_netns();
-        let daemon = |name: &str| {
+        let daemon = |name: &str| -> Result<_> {
             let mut daemon = command(Some(&netns), &Path::new("/usr/lib/frr").join(name));
-            daemon.args(["-u", "frr", "-g", "frr", "-i", &format!("{sockets}/{name}.pid"), "-f"]).arg(config);
-            daemon
+            daemon.args(["-u", "frr", "-g", "frr", "-i", &format!("{sockets}/{name}.pid"), "-f"]);
+            if name == "bgpd" {
+                daemon.arg(config);
+            } else {
+                let own = config.with_extension(name);
+                fs::write(&own, config::beside_bgpd(name, &self.options))?;
+                daemon.arg(own);
+            }
+            Ok(daemon)
         };
         let mut names = vec!["zebra"];
         if self.options.bfd {
             names.push("bfdd");
         }
         for name in names {
-            self.router.push(Process::start(name, &self.dir, &mut daemon(name))?);
+            self.router.push(Process::start(name, &self.dir, &mut daemon(name)?)?);
         }
-        let mut bgpd = daemon("bgpd");
+        let mut bgpd = daemon("bgpd")?;
         bgpd.args(["-A", "127.0.0.1"]);
         self.router.push(Process::start("bgpd", &self.dir, &mut bgpd)?);
         Ok(())
@@ -485,6 +492,20 @@ impl Pair {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until the speaker's log has these words.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub async fn speaker_says(&self, words: &str) -> Result<()> {
+        eventually(&format!("the speaker logs {words:?}"), SESSION_TIME_MAX, async || {
+            let log = fs::read_to_string(self.dir.join("speaker.log"))?;
+            ensure!(log.contains(words), "its log has not");
+            Ok(())
+        })
+        .await
+        .with_context(|| self.tails())
     }
 
     /// All that the router's daemons have logged.

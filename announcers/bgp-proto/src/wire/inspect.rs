@@ -1,4 +1,6 @@
 //! What a speaker that imports nothing does with an UPDATE: checks its frame, counts it, forgets it (RFC 7606).
+use std::net::Ipv4Addr;
+
 use super::{
     DecodeError,
     attributes::{codes, flags, segment},
@@ -105,6 +107,9 @@ pub fn inspect(body: &[u8], context: &Context) -> Result<Disposition, DecodeErro
     let mut others = false;
     while !octets.is_empty() {
         let Some((attribute, rest)) = next_attribute(octets) else {
+            if matches!(octets, [_, codes::MP_REACH | codes::MP_UNREACH, ..]) {
+                return Err(DecodeError::MultiProtocol("it overruns the attributes")); // its prefixes are lost: §3 j
+            }
             (worst, others) = (Disposition::TreatAsWithdraw, true); // RFC 7606 §4
             break;
         };
@@ -147,8 +152,9 @@ fn check(attribute: &Attribute<'_>, context: &Context) -> Disposition {
     }
     // Of the well-known attributes RFC 4271 §6.3 resets for the mandatory ones alone, and those we do know.
     let kind = attribute.flags & (flags::OPTIONAL | flags::TRANSITIVE);
-    let flags_fit = known.map_or(kind & flags::OPTIONAL != 0, |known| known.kind == kind);
-    if flags_fit && value_fits(attribute.code, attribute.value, context) {
+    if known.map_or(kind & flags::OPTIONAL == 0, |known| known.kind != kind) {
+        Disposition::TreatAsWithdraw // whatever the attribute. Source: RFC 7606 §3 c
+    } else if value_fits(attribute.code, attribute.value, context) {
         Disposition::Valid
     } else {
         known.map_or(Disposition::TreatAsWithdraw, |known| known.fault)
@@ -160,7 +166,7 @@ fn check(attribute: &Attribute<'_>, context: &Context) -> Disposition {
 struct Known {
     /// Its optional and transitive flags. Source: RFC 7606 §3 c.
     kind: u8,
-    /// What a fault in it makes of the UPDATE.
+    /// What a fault in its value makes of the UPDATE.
     fault: Disposition,
     /// From an external peer it is dropped.
     internal_only: bool,
@@ -197,9 +203,8 @@ fn value_fits(code: u8, value: &[u8], context: &Context) -> bool {
     match code {
         codes::ORIGIN => matches!(value, [0..=2]),
         codes::AS_PATH => path_fits(value, context.as4, context.internal),
-        codes::NEXT_HOP | codes::MED | codes::LOCAL_PREF | codes::ORIGINATOR_ID | codes::ONLY_TO_CUSTOMER => {
-            value.len() == 4
-        }
+        codes::NEXT_HOP => next_hop_fits(value),
+        codes::MED | codes::LOCAL_PREF | codes::ORIGINATOR_ID | codes::ONLY_TO_CUSTOMER => value.len() == 4,
         codes::ATOMIC_AGGREGATE => value.is_empty(),
         codes::AGGREGATOR => aggregator_fits(value, context.as4),
         codes::AS4_AGGREGATOR => !context.as4 && aggregator_fits(value, true),
@@ -211,6 +216,13 @@ fn value_fits(code: u8, value: &[u8], context: &Context) -> bool {
         codes::AS4_PATH => !context.as4 && !value.is_empty() && path_fits(value, true, false),
         _ => true,
     }
+}
+
+/// Can it be the address of a host? Source: RFC 4271 §6.3, RFC 7606 §3 e and §7.3.
+fn next_hop_fits(value: &[u8]) -> bool {
+    <[u8; 4]>::try_from(value)
+        .map(Ipv4Addr::from)
+        .is_ok_and(|ip| !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()))
 }
 
 /// AS number and address; AS 0 is no AS.
@@ -348,6 +360,7 @@ mod tests {
             ("unknown family is not read", body(&[], &[&[0x80, 15, 4, 0, 99, 1, 129]], &[]), Ok(D::Valid)),
             ("attribute overruns", body(&[], &[ORIGIN, &[0x40, 2, 9, 0]], NLRI), Ok(D::TreatAsWithdraw)),
             ("attribute of two octets", body(&[], &[ORIGIN, &[0x40, 2]], NLRI), Ok(D::TreatAsWithdraw)),
+            ("MP_UNREACH of one octet", body(&[], &[ORIGIN, &[0x80, 15]], NLRI), Err((3, 9))),
             ("the same without prefixes", body(&[], &[ORIGIN, &[0x40, 2]], &[]), Err((3, 1))),
             ("fault in a withdrawal", body(NLRI, &[&[0x40, 1, 1, 3]], &[]), Err((3, 1))),
             ("fault beside MP_UNREACH", body(&[], &[UNREACH, &[0x40, 1, 1, 3]], &[]), Err((3, 1))),
@@ -375,77 +388,83 @@ mod tests {
         outcome(&body(&[], &attributes, NLRI), context)
     }
 
+    use Disposition::{AttributeDiscard as Discard, TreatAsWithdraw as Withdraw, Valid};
+
+    /// One more attribute, and what it makes of a good announcement.
+    #[rustfmt::skip]
+    const ATTRIBUTES: &[(&str, Context, &[u8], Disposition)] = &[
+        ("origin of two octets", NEW, &[0x40, 1, 2, 0, 0], Withdraw),
+        ("empty origin", NEW, &[0x40, 1, 0], Withdraw),
+        ("origin 3", NEW, &[0x40, 1, 1, 3], Withdraw),
+        ("optional origin", NEW, &[0xc0, 1, 1, 0], Withdraw),
+        ("partial origin", NEW, &[0x60, 1, 1, 0], Valid),
+        ("extended length", NEW, &[0x50, 1, 0, 1, 0], Valid),
+        ("path", NEW, &[0x40, 2, 6, 2, 1, 0, 0, 0, 1], Valid),
+        ("path of two-octet numbers", OLD, &[0x40, 2, 4, 2, 1, 0, 1], Valid),
+        ("path of the other length", OLD, &[0x40, 2, 6, 2, 1, 0, 0, 0, 1], Withdraw),
+        ("path overruns", NEW, &[0x40, 2, 4, 2, 1, 0, 1], Withdraw),
+        ("one octet behind the path", NEW, &[0x40, 2, 7, 2, 1, 0, 0, 0, 1, 2], Withdraw),
+        ("empty segment", NEW, &[0x40, 2, 2, 2, 0], Withdraw),
+        ("segment type 0", NEW, &[0x40, 2, 6, 0, 1, 0, 0, 0, 1], Withdraw),
+        ("segment type 5", NEW, &[0x40, 2, 6, 5, 1, 0, 0, 0, 1], Withdraw),
+        ("AS_SET", NEW, &[0x40, 2, 6, 1, 1, 0, 0, 0, 1], Valid),
+        ("confederation outside", NEW, &[0x40, 2, 6, 3, 1, 0, 0, 0, 1], Withdraw),
+        ("confederation inside", INTERNAL, &[0x40, 2, 6, 4, 1, 0, 0, 0, 1], Valid),
+        ("AS 0 in the path", NEW, &[0x40, 2, 10, 2, 2, 0, 0, 0, 1, 0, 0, 0, 0], Withdraw),
+        ("next hop of 5 octets", NEW, &[0x40, 3, 5, 1, 2, 3, 4, 5], Withdraw),
+        ("next hop 0.0.0.0", NEW, &[0x40, 3, 4, 0, 0, 0, 0], Withdraw),
+        ("next hop 224.0.0.1", NEW, &[0x40, 3, 4, 224, 0, 0, 1], Withdraw),
+        ("optional next hop", NEW, &[0x80, 3, 4, 1, 2, 3, 4], Withdraw),
+        ("MED", NEW, &[0x80, 4, 4, 0, 0, 0, 0], Valid),
+        ("MED of 3 octets", NEW, &[0x80, 4, 3, 0, 0, 0], Withdraw),
+        ("transitive MED", NEW, &[0xc0, 4, 4, 0, 0, 0, 0], Withdraw),
+        ("LOCAL_PREF", INTERNAL, &[0x40, 5, 4, 0, 0, 0, 1], Valid),
+        ("LOCAL_PREF of 3 octets", INTERNAL, &[0x40, 5, 3, 0, 0, 0], Withdraw),
+        ("LOCAL_PREF from outside", NEW, &[0x40, 5, 4, 0, 0, 0, 1], Discard),
+        ("broken LOCAL_PREF from outside", NEW, &[0x40, 5, 0], Discard),
+        ("ATOMIC_AGGREGATE", NEW, &[0x40, 6, 0], Valid),
+        ("ATOMIC_AGGREGATE of one octet", NEW, &[0x40, 6, 1, 0], Discard),
+        ("optional ATOMIC_AGGREGATE", NEW, &[0xc0, 6, 0], Withdraw),
+        ("AGGREGATOR", NEW, &[0xc0, 7, 8, 0, 0, 0, 1, 1, 2, 3, 4], Valid),
+        ("AGGREGATOR of two-octet numbers", OLD, &[0xc0, 7, 6, 0, 1, 1, 2, 3, 4], Valid),
+        ("AGGREGATOR of 6 octets", NEW, &[0xc0, 7, 6, 0, 1, 1, 2, 3, 4], Discard),
+        ("AGGREGATOR of 8 octets", OLD, &[0xc0, 7, 8, 0, 0, 0, 1, 1, 2, 3, 4], Discard),
+        ("AGGREGATOR that is not transitive", NEW, &[0x80, 7, 8, 0, 0, 0, 1, 1, 2, 3, 4], Withdraw),
+        ("AGGREGATOR in AS 0", NEW, &[0xc0, 7, 8, 0, 0, 0, 0, 1, 2, 3, 4], Discard),
+        ("communities", NEW, &[0xc0, 8, 4, 0, 0, 0, 0], Valid),
+        ("communities of 5 octets", NEW, &[0xc0, 8, 5, 0, 0, 0, 0, 0], Withdraw),
+        ("no communities", NEW, &[0xc0, 8, 0], Withdraw),
+        ("communities that are not transitive", NEW, &[0x80, 8, 4, 0, 0, 0, 0], Withdraw),
+        ("ORIGINATOR_ID", INTERNAL, &[0x80, 9, 4, 1, 1, 1, 1], Valid),
+        ("ORIGINATOR_ID of 5 octets", INTERNAL, &[0x80, 9, 5, 1, 1, 1, 1, 1], Withdraw),
+        ("ORIGINATOR_ID from outside", NEW, &[0x80, 9, 4, 1, 1, 1, 1], Discard),
+        ("CLUSTER_LIST", INTERNAL, &[0x80, 10, 8, 1, 1, 1, 1, 2, 2, 2, 2], Valid),
+        ("empty CLUSTER_LIST", INTERNAL, &[0x80, 10, 0], Withdraw),
+        ("CLUSTER_LIST from outside", NEW, &[0x80, 10, 0], Discard),
+        ("extended communities", NEW, &[0xc0, 16, 8, 99, 0, 0, 0, 0, 0, 0, 0], Valid),
+        ("extended communities of 7 octets", NEW, &[0xc0, 16, 7, 0, 0, 0, 0, 0, 0, 0], Withdraw),
+        ("AS4_PATH", OLD, &[0xc0, 17, 6, 2, 1, 0, 1, 0, 0], Valid),
+        ("AS4_PATH cut short", OLD, &[0xc0, 17, 5, 2, 1, 0, 1, 0], Discard),
+        ("empty AS4_PATH", OLD, &[0xc0, 17, 0], Discard),
+        ("AS4_PATH of a confederation", OLD, &[0xc0, 17, 6, 3, 1, 0, 1, 0, 0], Discard),
+        ("AS4_PATH with AS 0", OLD, &[0xc0, 17, 6, 2, 1, 0, 0, 0, 0], Discard),
+        ("AS4_PATH where all numbers have four octets", NEW, &[0xc0, 17, 6, 2, 1, 0, 1, 0, 0], Discard),
+        ("AS4_AGGREGATOR", OLD, &[0xc0, 18, 8, 0, 1, 0, 0, 1, 2, 3, 4], Valid),
+        ("AS4_AGGREGATOR of 7 octets", OLD, &[0xc0, 18, 7, 0, 1, 0, 0, 1, 2, 3], Discard),
+        ("AS4_AGGREGATOR likewise", NEW, &[0xc0, 18, 8, 0, 1, 0, 0, 1, 2, 3, 4], Discard),
+        ("IPv6 extended communities of 8 octets", NEW, &[0xc0, 25, 8, 0, 0, 0, 0, 0, 0, 0, 0], Withdraw),
+        ("large communities of 4 octets", NEW, &[0xc0, 32, 4, 0, 0, 0, 0], Withdraw),
+        ("large community", NEW, &[0xc0, 32, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], Valid),
+        ("only to customer", NEW, &[0xc0, 35, 4, 0, 0, 0, 1], Valid),
+        ("only to customer of 3 octets", NEW, &[0xc0, 35, 3, 0, 0, 0], Withdraw),
+        ("unknown optional", NEW, &[0xc0, 200, 1, 0], Valid),
+        ("unknown and not transitive", NEW, &[0x80, 200, 0], Valid),
+        ("unknown well-known", NEW, &[0x40, 200, 1, 0], Withdraw),
+    ];
+
     #[test]
     fn attributes_get_the_disposition_of_rfc_7606() {
-        use Disposition::{AttributeDiscard as Discard, TreatAsWithdraw as Withdraw, Valid};
-        #[rustfmt::skip]
-        let cases: &[(&str, Context, &[u8], Disposition)] = &[
-            ("origin of two octets", NEW, &[0x40, 1, 2, 0, 0], Withdraw),
-            ("empty origin", NEW, &[0x40, 1, 0], Withdraw),
-            ("origin 3", NEW, &[0x40, 1, 1, 3], Withdraw),
-            ("optional origin", NEW, &[0xc0, 1, 1, 0], Withdraw),
-            ("partial origin", NEW, &[0x60, 1, 1, 0], Valid),
-            ("extended length", NEW, &[0x50, 1, 0, 1, 0], Valid),
-            ("path", NEW, &[0x40, 2, 6, 2, 1, 0, 0, 0, 1], Valid),
-            ("path of two-octet numbers", OLD, &[0x40, 2, 4, 2, 1, 0, 1], Valid),
-            ("path of the other length", OLD, &[0x40, 2, 6, 2, 1, 0, 0, 0, 1], Withdraw),
-            ("path overruns", NEW, &[0x40, 2, 4, 2, 1, 0, 1], Withdraw),
-            ("one octet behind the path", NEW, &[0x40, 2, 7, 2, 1, 0, 0, 0, 1, 2], Withdraw),
-            ("empty segment", NEW, &[0x40, 2, 2, 2, 0], Withdraw),
-            ("segment type 0", NEW, &[0x40, 2, 6, 0, 1, 0, 0, 0, 1], Withdraw),
-            ("segment type 5", NEW, &[0x40, 2, 6, 5, 1, 0, 0, 0, 1], Withdraw),
-            ("AS_SET", NEW, &[0x40, 2, 6, 1, 1, 0, 0, 0, 1], Valid),
-            ("confederation outside", NEW, &[0x40, 2, 6, 3, 1, 0, 0, 0, 1], Withdraw),
-            ("confederation inside", INTERNAL, &[0x40, 2, 6, 4, 1, 0, 0, 0, 1], Valid),
-            ("AS 0 in the path", NEW, &[0x40, 2, 10, 2, 2, 0, 0, 0, 1, 0, 0, 0, 0], Withdraw),
-            ("next hop of 5 octets", NEW, &[0x40, 3, 5, 1, 2, 3, 4, 5], Withdraw),
-            ("optional next hop", NEW, &[0x80, 3, 4, 1, 2, 3, 4], Withdraw),
-            ("MED", NEW, &[0x80, 4, 4, 0, 0, 0, 0], Valid),
-            ("MED of 3 octets", NEW, &[0x80, 4, 3, 0, 0, 0], Withdraw),
-            ("transitive MED", NEW, &[0xc0, 4, 4, 0, 0, 0, 0], Withdraw),
-            ("LOCAL_PREF", INTERNAL, &[0x40, 5, 4, 0, 0, 0, 1], Valid),
-            ("LOCAL_PREF of 3 octets", INTERNAL, &[0x40, 5, 3, 0, 0, 0], Withdraw),
-            ("LOCAL_PREF from outside", NEW, &[0x40, 5, 4, 0, 0, 0, 1], Discard),
-            ("broken LOCAL_PREF from outside", NEW, &[0x40, 5, 0], Discard),
-            ("ATOMIC_AGGREGATE", NEW, &[0x40, 6, 0], Valid),
-            ("ATOMIC_AGGREGATE of one octet", NEW, &[0x40, 6, 1, 0], Discard),
-            ("optional ATOMIC_AGGREGATE", NEW, &[0xc0, 6, 0], Discard),
-            ("AGGREGATOR", NEW, &[0xc0, 7, 8, 0, 0, 0, 1, 1, 2, 3, 4], Valid),
-            ("AGGREGATOR of two-octet numbers", OLD, &[0xc0, 7, 6, 0, 1, 1, 2, 3, 4], Valid),
-            ("AGGREGATOR of 6 octets", NEW, &[0xc0, 7, 6, 0, 1, 1, 2, 3, 4], Discard),
-            ("AGGREGATOR of 8 octets", OLD, &[0xc0, 7, 8, 0, 0, 0, 1, 1, 2, 3, 4], Discard),
-            ("AGGREGATOR in AS 0", NEW, &[0xc0, 7, 8, 0, 0, 0, 0, 1, 2, 3, 4], Discard),
-            ("communities", NEW, &[0xc0, 8, 4, 0, 0, 0, 0], Valid),
-            ("communities of 5 octets", NEW, &[0xc0, 8, 5, 0, 0, 0, 0, 0], Withdraw),
-            ("no communities", NEW, &[0xc0, 8, 0], Withdraw),
-            ("communities that are not transitive", NEW, &[0x80, 8, 4, 0, 0, 0, 0], Withdraw),
-            ("ORIGINATOR_ID", INTERNAL, &[0x80, 9, 4, 1, 1, 1, 1], Valid),
-            ("ORIGINATOR_ID of 5 octets", INTERNAL, &[0x80, 9, 5, 1, 1, 1, 1, 1], Withdraw),
-            ("ORIGINATOR_ID from outside", NEW, &[0x80, 9, 4, 1, 1, 1, 1], Discard),
-            ("CLUSTER_LIST", INTERNAL, &[0x80, 10, 8, 1, 1, 1, 1, 2, 2, 2, 2], Valid),
-            ("empty CLUSTER_LIST", INTERNAL, &[0x80, 10, 0], Withdraw),
-            ("CLUSTER_LIST from outside", NEW, &[0x80, 10, 0], Discard),
-            ("extended communities", NEW, &[0xc0, 16, 8, 99, 0, 0, 0, 0, 0, 0, 0], Valid),
-            ("extended communities of 7 octets", NEW, &[0xc0, 16, 7, 0, 0, 0, 0, 0, 0, 0], Withdraw),
-            ("AS4_PATH", OLD, &[0xc0, 17, 6, 2, 1, 0, 1, 0, 0], Valid),
-            ("AS4_PATH cut short", OLD, &[0xc0, 17, 5, 2, 1, 0, 1, 0], Discard),
-            ("empty AS4_PATH", OLD, &[0xc0, 17, 0], Discard),
-            ("AS4_PATH of a confederation", OLD, &[0xc0, 17, 6, 3, 1, 0, 1, 0, 0], Discard),
-            ("AS4_PATH with AS 0", OLD, &[0xc0, 17, 6, 2, 1, 0, 0, 0, 0], Discard),
-            ("AS4_PATH where all numbers have four octets", NEW, &[0xc0, 17, 6, 2, 1, 0, 1, 0, 0], Discard),
-            ("AS4_AGGREGATOR", OLD, &[0xc0, 18, 8, 0, 1, 0, 0, 1, 2, 3, 4], Valid),
-            ("AS4_AGGREGATOR of 7 octets", OLD, &[0xc0, 18, 7, 0, 1, 0, 0, 1, 2, 3], Discard),
-            ("AS4_AGGREGATOR likewise", NEW, &[0xc0, 18, 8, 0, 1, 0, 0, 1, 2, 3, 4], Discard),
-            ("IPv6 extended communities of 8 octets", NEW, &[0xc0, 25, 8, 0, 0, 0, 0, 0, 0, 0, 0], Withdraw),
-            ("large communities of 4 octets", NEW, &[0xc0, 32, 4, 0, 0, 0, 0], Withdraw),
-            ("large community", NEW, &[0xc0, 32, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3], Valid),
-            ("only to customer", NEW, &[0xc0, 35, 4, 0, 0, 0, 1], Valid),
-            ("only to customer of 3 octets", NEW, &[0xc0, 35, 3, 0, 0, 0], Withdraw),
-            ("unknown optional", NEW, &[0xc0, 200, 1, 0], Valid),
-            ("unknown and not transitive", NEW, &[0x80, 200, 0], Valid),
-            ("unknown well-known", NEW, &[0x40, 200, 1, 0], Withdraw),
-        ];
-        for (name, context, attribute, want) in cases {
+        for (name, context, attribute, want) in ATTRIBUTES {
             assert_eq!(with(attribute, context), Ok(*want), "{name}");
         }
     }
