@@ -141,8 +141,8 @@ fn unsupported(config: &Config) -> Vec<(ObjectKey, String)> {
     for peer in config.peers.values() {
         let support = ferrocast_bgp::support(peer);
         let object = ObjectKey { kind: Kind::Peer.name(), name: peer.name.clone() };
-        // A missing password is the Secret's problem and reported as such.
-        if let (Err(why), None) = (support.dial, &peer.password_missing) {
+        // A missing password or BFDProfile is reported as such.
+        if let (Err(why), None, None) = (support.dial, &peer.password_missing, &peer.bfd_missing) {
             found.push((object.clone(), format!("not dialled: {why}")));
         }
         found.extend(support.warnings.into_iter().map(|w| (object.clone(), w)));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use ferrocast_api as api;
 use ferrocast_core::{
     config::{
-        BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, Password, PoolSpec, Problem,
-        RawSelector, Resource, Resources, SecretRef, ServiceAllocationSpec, Severity, Spec,
+        BfdProfileSpec, BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, Password,
+        PoolSpec, Problem, RawSelector, Resource, Resources, SecretRef, ServiceAllocationSpec, Severity, Spec,
     },
     model::ObjectKey,
 };
@@ -263,6 +263,18 @@ fn community(spec: api::CommunitySpec) -> Spec {
     Spec::Community(CommunitySpec { communities: pairs.collect() })
 }
 
+fn bfd_profile(spec: api::BFDProfileSpec) -> Spec {
+    Spec::BfdProfile(BfdProfileSpec {
+        receive_interval: spec.receive_interval.map(Into::into),
+        transmit_interval: spec.transmit_interval.map(Into::into),
+        detect_multiplier: spec.detect_multiplier.map(Into::into),
+        echo_interval: spec.echo_interval.map(Into::into),
+        echo_mode: spec.echo_mode,
+        passive_mode: spec.passive_mode,
+        minimum_ttl: spec.minimum_ttl.map(Into::into),
+    })
+}
+
 /// Reads one object, whatever its shape. `data` is the object without `metadata`, or with it.
 #[must_use]
 pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource {
@@ -277,7 +289,7 @@ pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource 
         Kind::BgpAdvertisement => map(decode(key, data), bgp_advertisement),
         Kind::L2Advertisement => map(decode(key, data), l2_advertisement),
         Kind::Community => map(decode(key, data), community),
-        Kind::BfdProfile => map(decode(key, data), |_: api::BFDProfileSpec| Spec::BfdProfile),
+        Kind::BfdProfile => map(decode(key, data), bfd_profile),
     };
     Resource { meta, spec, problems }
 }

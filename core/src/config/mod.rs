@@ -4,6 +4,7 @@
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
 mod advert;
+mod bfd;
 mod build;
 mod check;
 mod community;
@@ -20,8 +21,8 @@ pub use build::{Builder, build};
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use spec::{
-    BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector, Resource,
-    Resources, SecretRef, ServiceAllocationSpec, Spec,
+    BfdProfileSpec, BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector,
+    Resource, Resources, SecretRef, ServiceAllocationSpec, Spec,
 };
 
 use std::{
@@ -139,8 +140,10 @@ pub struct Peer {
     pub password: Option<Password>,
     /// `passwordSecret` is set but could not be resolved: the peer must not be dialled; the text says why.
     pub password_missing: Option<String>,
-    /// The BFDProfile that `bfdProfile` names.
+    /// The BFDProfile that `bfdProfile` names; a change of it resets nothing.
     pub bfd: Option<Arc<BfdProfile>>,
+    /// `bfdProfile` names no valid BFDProfile, and none is remembered: the peer must not be dialled; the text says why.
+    pub bfd_missing: Option<String>,
     /// `enableGracefulRestart`.
     pub graceful_restart: bool,
     /// `ebgpMultiHop`.
@@ -179,6 +182,7 @@ impl Peer {
             password: None,
             password_missing: None,
             bfd: None,
+            bfd_missing: None,
             graceful_restart: false,
             ebgp_multi_hop: false,
             vrf: None,

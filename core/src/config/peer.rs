@@ -1,5 +1,6 @@
 //! BGPPeer: every rule of one peer.
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -30,12 +31,17 @@ const KEEPALIVES_PER_HOLD_TIME: u32 = 3;
 /// Longest `connectTime`, as in MetalLB's CRD.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(65_535);
 
-/// A valid peer, before its Secret is looked up.
+/// BFDProfiles by name; `None`: the object is there, but no valid version of it is known.
+pub(super) type Profiles = BTreeMap<Arc<str>, Option<Arc<BfdProfile>>>;
+
+/// A valid peer, before its Secret and its BFDProfile are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct PeerDraft {
     pub(super) peer: Peer,
     /// Name of the Secret with its password.
     pub(super) secret: Option<Arc<str>>,
+    /// Name of its BFDProfile.
+    pub(super) bfd_profile: Option<Arc<str>>,
 }
 
 /// Checks everything about a peer that concerns no other object.
@@ -95,7 +101,8 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         node_selectors,
         password,
         password_missing: None,
-        bfd: written(spec.bfd_profile.as_ref()).map(|name| Arc::new(BfdProfile::new(name))),
+        bfd: None,
+        bfd_missing: None,
         graceful_restart: spec.enable_graceful_restart.unwrap_or(false),
         ebgp_multi_hop: multi_hop,
         vrf: written(spec.vrf.as_ref()).map(Into::into),
@@ -103,7 +110,8 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         session: SessionPolicy::default(),
         routes: Arc::default(),
     };
-    Some(PeerDraft { peer, secret })
+    let bfd_profile = written(spec.bfd_profile.as_ref()).map(Into::into);
+    Some(PeerDraft { peer, secret, bfd_profile })
 }
 
 const ASN_RANGE: (i64, i64) = (1, u32::MAX as i64);
@@ -323,6 +331,36 @@ impl PeerDraft {
             }
         }
         peer
+    }
+
+    /// Gives the peer the BFDProfile that it names. One that does not exist, or never was valid, leaves the last one of this name
+    /// in use; without one the peer is in force but not dialled, since a session that BFD does not watch was not asked for.
+    pub(super) fn resolve_bfd(
+        &self,
+        peer: &mut Peer,
+        profiles: &Profiles,
+        last: Option<Arc<BfdProfile>>,
+        report: &mut Report,
+    ) {
+        let (Some(name), at) = (&self.bfd_profile, "spec.bfdProfile") else { return };
+        let why = match profiles.get(name) {
+            Some(Some(profile)) => return peer.bfd = Some(profile.clone()),
+            Some(None) => format!(
+                "peer {} referencing bfd profile {name}, which is not valid: mend the BFDProfile, or leave bfdProfile out",
+                peer.name
+            ),
+            None => format!(
+                "peer {} referencing non existing bfd profile {name}: create the BFDProfile, or leave bfdProfile out",
+                peer.name
+            ),
+        };
+        if let Some(last) = last.filter(|last| last.name == *name) {
+            report.error(at, name, format!("{why}; the last profile of this name stays in use"));
+            peer.bfd = Some(last);
+        } else {
+            report.error(at, name, format!("{why}; the peer is not dialled until then"));
+            peer.bfd_missing = Some(why);
+        }
     }
 }
 

@@ -126,6 +126,19 @@ pub struct CommunitySpec {
     pub communities: Vec<(String, String)>,
 }
 
+/// `BFDProfile.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
+pub struct BfdProfileSpec {
+    pub receive_interval: Option<i64>,
+    pub transmit_interval: Option<i64>,
+    pub detect_multiplier: Option<i64>,
+    pub echo_interval: Option<i64>,
+    pub echo_mode: Option<bool>,
+    pub passive_mode: Option<bool>,
+    pub minimum_ttl: Option<i64>,
+}
+
 /// The spec of one object, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there are few objects, each behind an Arc")]
@@ -140,8 +153,8 @@ pub enum Spec {
     L2Advertisement(L2AdvertisementSpec),
     /// `Community`.
     Community(CommunitySpec),
-    /// `BFDProfile`: only its existence matters so far.
-    BfdProfile,
+    /// `BFDProfile`.
+    BfdProfile(BfdProfileSpec),
 }
 
 /// One object of the configuration namespace, as read.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::ObjectKey;
 
+mod bfd;
 mod conflicts;
 mod refused;
 
@@ -46,6 +47,10 @@ impl World {
     fn community(self, name: &str, created_s: i64, aliases: &[(&str, &str)]) -> Self {
         let communities = aliases.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         self.with("Community", name, created_s, Some(Spec::Community(CommunitySpec { communities })))
+    }
+
+    fn profile(self, name: &str, spec: BfdProfileSpec) -> Self {
+        self.with("BFDProfile", name, 0, Some(Spec::BfdProfile(spec)))
     }
 
     fn password(mut self, secret: &str, password: Result<&str, &str>) -> Self {
@@ -158,7 +163,7 @@ fn peer_is_read_field_by_field() {
         dual_stack_address_family: Some(true),
         ..peer()
     };
-    let config = World::new().peer("r", 0, spec).with("BFDProfile", "fast", 0, Some(Spec::BfdProfile)).build();
+    let config = World::new().peer("r", 0, spec).profile("fast", BfdProfileSpec::default()).build();
     assert_eq!(config.problems, []);
     let peer = &config.peers["r"];
     assert_eq!((peer.my_asn, peer.local_asn, peer.peer_asn), (u32::MAX, Some(65_000), PeerAs::External));

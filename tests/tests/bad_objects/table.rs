@@ -148,6 +148,7 @@ fn others() -> Vec<Bad> {
             "uplicate",
         ),
         bad("profile-in-words", "BFDProfile", json!({"receiveInterval": "fast"}), &["receiveInterval"], ""),
+        bad("profile-too-fast", "BFDProfile", json!({"transmitInterval": 5}), &["transmitInterval", "5"], "60000"),
         bad("interfaces-as-text", "L2Advertisement", json!({"interfaces": "eth0"}), &["interfaces"], ""),
     ]
 }

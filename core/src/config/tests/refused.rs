@@ -364,6 +364,29 @@ fn community_is_refused_with_field_and_value() {
 }
 
 #[test]
+fn bfd_profile_is_refused_with_field_and_value() {
+    let with = |change: fn(&mut BfdProfileSpec)| {
+        let mut spec = BfdProfileSpec::default();
+        change(&mut spec);
+        Spec::BfdProfile(spec)
+    };
+    let ms = &["invalid interval in milliseconds", "from 10 to 60000"];
+    refuse(
+        "BFDProfile",
+        vec![
+            (with(|s| s.receive_interval = Some(9)), Bad("receive", "spec.receiveInterval", "9", ms)),
+            (with(|s| s.transmit_interval = Some(60_001)), Bad("transmit", "spec.transmitInterval", "60001", ms)),
+            (with(|s| s.echo_interval = Some(-1)), Bad("echo", "spec.echoInterval", "-1", ms)),
+            (
+                with(|s| s.detect_multiplier = Some(1)),
+                Bad("multiplier", "spec.detectMultiplier", "1", &["from 2 to 255"]),
+            ),
+            (with(|s| s.minimum_ttl = Some(255)), Bad("ttl", "spec.minimumTtl", "255", &["from 1 to 254"])),
+        ],
+    );
+}
+
+#[test]
 fn layer2_advertisement_is_checked_and_says_that_it_does_nothing_yet() {
     let with = |spec| World::new().with("L2Advertisement", "x", 0, Some(Spec::L2Advertisement(spec))).build();
     let config = with(L2AdvertisementSpec::default());
