@@ -6,6 +6,7 @@ use super::{
     check::Report,
     community::{self, Aliases},
     peer::{self, PeerDraft, Profiles},
+    peer_policy::{self, Applied, LastKeys, PolicyDraft},
     pool::{self, PoolDraft, Taken},
 };
 use crate::{announce::Community, model::ObjectKey};
@@ -31,6 +32,9 @@ struct LastValid {
     profiles: BTreeMap<Arc<str>, Arc<BfdProfile>>,
     /// By peer: the BFDProfile that it was given last.
     given: BTreeMap<Arc<str>, Arc<BfdProfile>>,
+    policies: BTreeMap<Arc<str>, PolicyDraft>,
+    /// By policy: the keys read last.
+    keys: BTreeMap<Arc<str>, LastKeys>,
 }
 
 /// One pass over the resources.
@@ -55,6 +59,7 @@ impl Builder {
         let profiles = pass.profiles(&mut self.last_valid);
         pass.peers(&mut self.last_valid, &profiles);
         pass.advertisements(&mut self.last_valid, &aliases);
+        pass.policies(&mut self.last_valid);
         pass.other_kinds();
         let mut config = pass.config;
         config.problems.sort();
@@ -82,6 +87,8 @@ impl LastValid {
         self.communities.retain(|name, _| exists("Community", name));
         self.profiles.retain(|name, _| exists("BFDProfile", name));
         self.given.retain(|name, _| exists("BGPPeer", name));
+        self.policies.retain(|name, _| exists("BGPPeerPolicy", name));
+        self.keys.retain(|name, _| exists("BGPPeerPolicy", name));
     }
 }
 
@@ -238,6 +245,40 @@ impl<'a> Pass<'a> {
         }
     }
 
+    fn policies(&mut self, past: &mut LastValid) {
+        let objects = self.of_kind("BGPPeerPolicy");
+        for object in &objects {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let mut read = None;
+            if let Some(Spec::PeerPolicy(spec)) = &object.spec {
+                read = peer_policy::check(spec, &mut report);
+                self.warn_unknown_names(&[], &spec.peers, &mut report);
+                let exists = |name: &str| {
+                    let key = ObjectKey { kind: "BGPAdvertisement", name: name.into() };
+                    self.resources.objects.contains_key(&key)
+                };
+                let names = spec.advertisements.iter().map(String::as_str);
+                advert::warn_unknown("spec.advertisements", "BGPAdvertisement", names, exists, &mut report);
+            }
+            let kept = read.is_none() && past.policies.contains_key(name);
+            past.policies.extend(read.map(|draft| (name.clone(), draft)));
+            self.file(report, kept);
+        }
+        let mut applied: Vec<Applied<'_>> = Vec::with_capacity(objects.len());
+        for object in objects {
+            let name = &object.meta.key.name;
+            let Some(draft) = past.policies.get(name) else { continue };
+            let keys = past.keys.remove(name).unwrap_or_default();
+            applied.push(Applied { name, draft, keys, report: Report::new(&object.meta.key) });
+        }
+        peer_policy::apply(&mut applied, self.resources, &mut self.config);
+        for policy in applied {
+            past.keys.insert(policy.name.clone(), policy.keys);
+            self.file(policy.report, false);
+        }
+    }
+
     fn warn_unknown_names(&self, pools: &[String], peers: &[String], report: &mut Report) {
         let pools = pools.iter().map(String::as_str);
         advert::warn_unknown(
@@ -256,7 +297,10 @@ impl<'a> Pass<'a> {
     fn other_kinds(&mut self) {
         for object in self.objects.clone() {
             match (object.meta.key.kind, &object.spec) {
-                ("IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile", _) => {}
+                (
+                    "IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile" | "BGPPeerPolicy",
+                    _,
+                ) => {}
                 (_, Some(Spec::L2Advertisement(spec))) => {
                     let mut report = report_on(object);
                     advert::check_layer2(spec, &mut report);

@@ -1,4 +1,4 @@
-//! The `metallb.io` configuration: what users wrote ([`Resources`]), and what of it is in force ([`Config`]).
+//! The configuration, `metallb.io` and `ferrocast.io`: what users wrote ([`Resources`]), and what of it is in force ([`Config`]).
 //!
 //! [`build`] is one pure function over the whole configuration. The unit is one object: an invalid object leaves every other
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
@@ -10,6 +10,7 @@ mod check;
 mod community;
 mod duration;
 mod peer;
+mod peer_policy;
 mod policy;
 mod pool;
 mod problem;
@@ -21,8 +22,9 @@ pub use build::{Builder, build};
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use spec::{
-    BfdProfileSpec, BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector,
-    Resource, Resources, SecretRef, ServiceAllocationSpec, Spec,
+    BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
+    LinkBandwidthSpec, Meta, PoolSpec, RawSelector, Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec,
+    SessionSpec, Spec, TcpAoKeySpec,
 };
 
 use std::{

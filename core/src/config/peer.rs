@@ -12,7 +12,7 @@ use super::{
     duration,
 };
 
-/// TCP-MD5 keys are limited to this many octets by Linux (`TCP_MD5SIG_MAXKEYLEN`).
+/// TCP-MD5 and TCP-AO keys are limited to this many octets by Linux (`TCP_MD5SIG_MAXKEYLEN`, `TCP_AO_MAXKEYLEN`).
 const PASSWORD_OCTETS_MAX: usize = 80;
 /// The well-known BGP port.
 const PORT_DEFAULT: u16 = 179;
@@ -117,7 +117,7 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
 const ASN_RANGE: (i64, i64) = (1, u32::MAX as i64);
 
 /// An optional text; empty counts as absent, as it does in Go.
-fn written(text: Option<&String>) -> Option<&str> {
+pub(super) fn written(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
@@ -168,7 +168,7 @@ fn endpoint(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerEndpoint> {
 }
 
 /// An address that a host can have.
-fn host_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn host_address(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr =
         text.parse().map_err(|_| "write an IPv4 or IPv6 address, without prefix length or zone".to_owned())?;
     if let IpAddr::V6(v6) = ip
@@ -205,7 +205,7 @@ fn source_address(spec: &BgpPeerSpec, endpoint: Option<&PeerEndpoint>, report: &
 }
 
 /// Reads a duration; `None` if absent or wrong (then reported).
-fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
+pub(super) fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
     let text = written(text)?;
     duration::parse(text).map_err(|why| report.error(field, text, format!("{text:?} {why}"))).ok()
 }
@@ -260,10 +260,8 @@ fn connect_time(spec: &BgpPeerSpec, report: &mut Report) -> Option<Duration> {
 fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option<Password>, Option<Arc<str>>) {
     let secret = spec.password_secret.as_ref().filter(|s| !s.name.is_empty() || !s.namespace.is_empty());
     let password = written(spec.password.as_ref());
-    if let Some(password) = password
-        && password.len() > PASSWORD_OCTETS_MAX
-    {
-        report.error("spec.password", "", too_long(password));
+    if let Some(why) = password.and_then(|p| too_long(p.len(), "the password")) {
+        report.error("spec.password", "", why);
     }
     if let Some(secret) = secret {
         if password.is_some() {
@@ -286,8 +284,26 @@ fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option
     (password.map(|p| Password(p.into())), secret.map(|s| s.name.as_str().into()))
 }
 
-fn too_long(password: &str) -> String {
-    format!("the password has {} octets: TCP-MD5 allows at most {PASSWORD_OCTETS_MAX}", password.len())
+/// What is wrong with a key of this many octets.
+pub(super) fn too_long(octets: usize, what: &str) -> Option<String> {
+    (octets > PASSWORD_OCTETS_MAX)
+        .then(|| format!("{what} has {octets} octets: TCP allows at most {PASSWORD_OCTETS_MAX}"))
+}
+
+/// The password in a Secret, or in words why there is none.
+pub(super) fn look_up_secret(name: &Arc<str>, resources: &Resources) -> Result<Password, String> {
+    match resources.passwords.get(name) {
+        None => Err(format!(
+            "Secret {name:?} of type kubernetes.io/basic-auth does not exist in the namespace {:?}",
+            resources.namespace
+        )),
+        Some(Err(why)) => Err(why.clone()),
+        Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
+        Some(Ok(password)) => match too_long(password.0.len(), "the password") {
+            Some(why) => Err(format!("Secret {name:?}: {why}")),
+            None => Ok(password.clone()),
+        },
+    }
 }
 
 /// Legal, but not what it seems.
@@ -303,19 +319,7 @@ impl PeerDraft {
     pub(super) fn resolve(&self, resources: &Resources, last: Option<Password>, report: &mut Report) -> Peer {
         let mut peer = self.peer.clone();
         let Some(name) = &self.secret else { return peer };
-        let found = match resources.passwords.get(name) {
-            None => Err(format!(
-                "Secret {name:?} of type kubernetes.io/basic-auth does not exist in the namespace {:?}",
-                resources.namespace
-            )),
-            Some(Err(why)) => Err(why.clone()),
-            Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
-            Some(Ok(password)) if password.0.len() > PASSWORD_OCTETS_MAX => {
-                Err(format!("Secret {name:?}: {}", too_long(&password.0)))
-            }
-            Some(Ok(password)) => Ok(password.clone()),
-        };
-        match (found, last) {
+        match (look_up_secret(name, resources), last) {
             (Ok(password), _) => peer.password = Some(password),
             (Err(why), Some(last)) => {
                 report.error("spec.passwordSecret.name", name, format!("{why}: the last password read stays in use"));

@@ -6,6 +6,7 @@ use crate::model::ObjectKey;
 
 mod bfd;
 mod conflicts;
+mod policies;
 mod refused;
 
 /// A configuration namespace under construction.
@@ -47,6 +48,10 @@ impl World {
     fn community(self, name: &str, created_s: i64, aliases: &[(&str, &str)]) -> Self {
         let communities = aliases.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         self.with("Community", name, created_s, Some(Spec::Community(CommunitySpec { communities })))
+    }
+
+    fn policy(self, name: &str, created_s: i64, spec: BgpPeerPolicySpec) -> Self {
+        self.with("BGPPeerPolicy", name, created_s, Some(Spec::PeerPolicy(spec)))
     }
 
     fn profile(self, name: &str, spec: BfdProfileSpec) -> Self {

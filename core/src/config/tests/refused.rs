@@ -2,7 +2,12 @@
 use super::*;
 
 /// A refused object: field, value, and parts of the message.
-struct Bad(&'static str, &'static str, &'static str, &'static [&'static str]);
+pub(super) struct Bad(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static [&'static str],
+);
 
 /// Builds the object alone and expects exactly one error, about that.
 fn refuse(kind: &'static str, cases: Vec<(Spec, Bad)>) {
