@@ -34,12 +34,38 @@ pub enum Command {
     /// Run controller, speakers and a router on this machine over a directory of manifests, without a cluster.
     Sandbox(SandboxArgs),
     /// Print the CustomResourceDefinitions.
-    Crds,
+    Crds {
+        /// Only those of this API group. Without it: all.
+        #[arg(long, value_enum)]
+        group: Option<Group>,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// An API group of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// MetalLB's resources.
+    #[value(name = "metallb.io")]
+    Metallb,
+    /// What MetalLB's resources cannot say.
+    #[value(name = "ferrocast.io")]
+    Ferrocast,
+}
+
+impl Group {
+    /// As it stands in `apiVersion`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metallb => ferrocast_api::GROUP,
+            Self::Ferrocast => ferrocast_api::OWN_GROUP,
+        }
+    }
 }
 
 /// What controller and speaker have in common.
