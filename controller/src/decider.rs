@@ -8,7 +8,7 @@ use ferrocast_core::{
     config::any_selector_matches,
     decide::{Context, Decision, DesiredBuilder, Reason, decide},
     model::{Node, ServiceKey},
-    pacer::Pacer,
+    pacer::{Pacer, Wanted},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -22,7 +22,7 @@ pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, So
 pub struct Decisions {
     /// By Service; only those of type LoadBalancer and of our class.
     pub by_service: OrdMap<ServiceKey, Arc<Decision>>,
-    /// What follows from them.
+    /// What the announcers were handed last: what follows from the decisions, as far as the pacer lets it through.
     pub desired: Desired,
 }
 
@@ -32,6 +32,7 @@ pub struct Decider {
     node: Arc<str>,
     class: Option<Arc<str>>,
     ignore_exclude_label: bool,
+    drained: watch::Receiver<bool>,
     peers: watch::Sender<Arc<PeerSet>>,
     announcers: Vec<Arc<dyn Announcer>>,
     decisions: watch::Sender<Decisions>,
@@ -42,9 +43,9 @@ pub struct Decider {
 struct State {
     seen: Option<ClusterView>,
     builder: DesiredBuilder,
-    pacer: Pacer,
+    /// Goes on counting where the last incarnation stopped.
+    pacer: Option<Pacer>,
     by_service: OrdMap<ServiceKey, Arc<Decision>>,
-    handed_over: u64,
 }
 
 /// What a [`Decider`] needs besides its view.
@@ -55,6 +56,8 @@ pub struct DeciderSettings {
     pub class: Option<Arc<str>>,
     /// `--ignore-exclude-lb`.
     pub ignore_exclude_label: bool,
+    /// Drained by command: everything is announced as about to go away.
+    pub drained: watch::Receiver<bool>,
 }
 
 impl Decider {
@@ -67,8 +70,8 @@ impl Decider {
         announcers: Vec<Arc<dyn Announcer>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
-        let DeciderSettings { node, class, ignore_exclude_label } = settings;
-        (Self { view, node, class, ignore_exclude_label, peers, announcers, decisions }, readers)
+        let DeciderSettings { node, class, ignore_exclude_label, drained } = settings;
+        (Self { view, node, class, ignore_exclude_label, drained, peers, announcers, decisions }, readers)
     }
 
     /// Takes in the newest view; true if there is anything to hand over.
@@ -130,30 +133,36 @@ impl Decider {
     }
 
     /// Hands the desired set, as far as the pacer lets it, to every announcer.
-    async fn hand_over(&self, state: &mut State) -> Option<std::time::Instant> {
-        state.seen.as_ref()?;
-        // Counted from 1: "nothing to announce" is a decision too, unlike generation 0.
-        let mut desired = state.builder.desired();
-        desired.generation += 1;
-        let paced = state.pacer.pace(&desired, Instant::now().into_std());
-        if paced.now.generation != state.handed_over {
-            state.handed_over = paced.now.generation;
-            let now = Arc::new(paced.now);
-            for announcer in &self.announcers {
-                if let Err(error) = announcer.apply(now.clone()).await {
-                    tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
-                }
-            }
+    async fn hand_over(&mut self, state: &mut State) -> Option<std::time::Instant> {
+        let config = state.seen.as_ref()?.config.clone();
+        let handed_over = self.decisions.borrow().desired.generation;
+        let desired = state.builder.desired();
+        let drained = *self.drained.borrow_and_update();
+        let wanted = Wanted { desired: &desired, weight_interval: config.weight_interval, drained };
+        let pacer = state.pacer.get_or_insert_with(|| Pacer::after(handed_over));
+        let paced = pacer.pace(wanted, Instant::now().into_std());
+        if paced.now.generation != handed_over {
+            apply(&self.announcers, paced.now.clone()).await;
         }
         self.decisions.send_if_modified(|published| {
             let changed =
-                published.desired.generation != desired.generation || !published.by_service.ptr_eq(&state.by_service);
+                published.desired.generation != paced.now.generation || !published.by_service.ptr_eq(&state.by_service);
             if changed {
-                *published = Decisions { by_service: state.by_service.clone(), desired };
+                *published = Decisions { by_service: state.by_service.clone(), desired: paced.now };
             }
             changed
         });
         paced.again_at
+    }
+}
+
+/// Hands a set to every announcer.
+pub async fn apply(announcers: &[Arc<dyn Announcer>], desired: Desired) {
+    let desired = Arc::new(desired);
+    for announcer in announcers {
+        if let Err(error) = announcer.apply(desired.clone()).await {
+            tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
+        }
     }
 }
 
@@ -221,6 +230,7 @@ impl Actor for Decider {
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                Ok(()) = self.drained.changed() => {}
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 () = sleep_until(again_at.map(Instant::from_std)) => {}
             }

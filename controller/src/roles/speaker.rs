@@ -48,14 +48,16 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     let mut workers = Supervisor::default();
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
     let (view, reader, _epoch) = watch(&mut workers, &client, &args);
+    let drained = Arc::new(watch::Sender::new(false));
     let settings = DeciderSettings {
         node: node.clone(),
         class: args.cluster.load_balancer_class.clone(),
         ignore_exclude_label: args.ignore_exclude_lb,
+        drained: drained.subscribe(),
     };
     let (decider, decisions) = Decider::new(settings, reader, peers, announcers.clone());
     workers.spawn(decider, RestartPolicy::VITAL);
-    let pages = pages(metrics, node, view, decisions, &bgp);
+    let pages = pages(metrics, node, view, decisions, &bgp, drained);
     announcing.spawn(Admin::new(args.http, pages), RestartPolicy::EXPENDABLE);
 
     let outcome = tokio::select! {
@@ -106,6 +108,7 @@ fn pages(
     view: ViewWriter,
     decisions: watch::Receiver<Decisions>,
     bgp: &Arc<BgpAnnouncer>,
+    drained: Arc<watch::Sender<bool>>,
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
@@ -126,5 +129,6 @@ fn pages(
             }),
             ("/v1/bgp", Arc::new(sessions)),
         ],
+        drained: Some(drained),
     }
 }
