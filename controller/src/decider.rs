@@ -1,5 +1,5 @@
 //! The actor that decides what one node announces and hands it, through the pacer, to the announcers.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
@@ -14,6 +14,10 @@ use ferrocast_core::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use tokio::{sync::watch, time::Instant};
 
+use crate::state::Saved;
+
+/// How long a speaker waits for its first decision before it announces again what it did before its restart.
+pub const RESTORE_AFTER: Duration = Duration::from_secs(1);
 /// What a speaker's view is made of.
 pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, Source::Nodes, Source::Config];
 
@@ -33,6 +37,7 @@ pub struct Decider {
     class: Option<Arc<str>>,
     ignore_exclude_label: bool,
     drained: watch::Receiver<bool>,
+    saved: Option<Saved>,
     peers: watch::Sender<Arc<PeerSet>>,
     announcers: Vec<Arc<dyn Announcer>>,
     decisions: watch::Sender<Decisions>,
@@ -58,6 +63,8 @@ pub struct DeciderSettings {
     pub ignore_exclude_label: bool,
     /// Drained by command: everything is announced as about to go away.
     pub drained: watch::Receiver<bool>,
+    /// What was announced before a restart: announced again if there is no decision within [`RESTORE_AFTER`].
+    pub saved: Option<Saved>,
 }
 
 impl Decider {
@@ -70,8 +77,8 @@ impl Decider {
         announcers: Vec<Arc<dyn Announcer>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
-        let DeciderSettings { node, class, ignore_exclude_label, drained } = settings;
-        (Self { view, node, class, ignore_exclude_label, drained, peers, announcers, decisions }, readers)
+        let DeciderSettings { node, class, ignore_exclude_label, drained, saved } = settings;
+        (Self { view, node, class, ignore_exclude_label, drained, saved, peers, announcers, decisions }, readers)
     }
 
     /// Takes in the newest view; true if there is anything to hand over.
@@ -112,6 +119,20 @@ impl Decider {
             }
         }
         state.seen = Some(view);
+    }
+
+    /// Announces again what was announced before a restart.
+    async fn restore(&mut self) {
+        let Some(Saved { peers, desired }) = self.saved.take() else { return };
+        let routes = desired.announcements.len();
+        tracing::warn!(
+            peers = peers.peers.len(),
+            routes,
+            "nothing is decided yet: announcing what was before the restart"
+        );
+        self.peers.send_replace(Arc::new(peers));
+        apply(&self.announcers, desired.clone()).await;
+        self.decisions.send_modify(|published| published.desired = desired);
     }
 
     /// Publishes the peers that this node talks to.
@@ -222,17 +243,26 @@ impl Actor for Decider {
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
         let mut state = State::default();
+        let restore_at = Instant::now() + RESTORE_AFTER;
         loop {
             self.step(&mut state);
+            if state.seen.is_some() {
+                self.saved = None;
+            }
             let again_at = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 again_at = self.hand_over(&mut state) => again_at,
             };
+            let mut restore = false;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Ok(()) = self.drained.changed() => {}
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 () = sleep_until(again_at.map(Instant::from_std)) => {}
+                () = sleep_until(self.saved.as_ref().map(|_| restore_at)) => restore = true,
+            }
+            if restore {
+                self.restore().await;
             }
         }
     }

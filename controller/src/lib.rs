@@ -8,9 +8,11 @@ pub mod decider;
 pub mod http;
 pub mod roles;
 pub mod sandbox;
+pub mod state;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command, Group, LogFormat};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -57,6 +59,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
+        Command::PrepareStateDir(args) => {
+            state::prepare(&args.dir, args.uid, args.gid)
+                .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -65,7 +72,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Crds { .. } | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
         }
     })
 }

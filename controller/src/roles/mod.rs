@@ -1,5 +1,6 @@
 //! What the roles are composed of, and how they start and stop.
 pub mod controller;
 mod documents;
+mod ending;
 mod parts;
 pub mod speaker;

@@ -142,6 +142,7 @@ fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArg
         class: args.load_balancer_class.clone(),
         ignore_exclude_label: false,
         drained: watch::channel(false).1,
+        saved: None,
     };
     let (decider, decisions) = Decider::new(settings, reader, peers, vec![announcer.clone()]);
     supervisor.spawn(decider, RestartPolicy::VITAL);

@@ -19,6 +19,7 @@ mod spec;
 mod tests;
 
 pub use build::{Builder, build};
+pub use duration::parse as parse_duration;
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use spec::{
@@ -33,6 +34,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     announce::Community,
@@ -82,7 +85,7 @@ pub struct Pool {
 }
 
 /// AS number rule for a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerAs {
     /// `peerASN`.
     Number(u32),
@@ -93,7 +96,7 @@ pub enum PeerAs {
 }
 
 /// Where to find a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerEndpoint {
     /// `peerAddress`.
     Address(IpAddr),
@@ -101,8 +104,8 @@ pub enum PeerEndpoint {
     Interface(Arc<str>),
 }
 
-/// A TCP-MD5 password that never shows in logs.
-#[derive(Clone, PartialEq, Eq)]
+/// A password of TCP-MD5 or TCP-AO that never shows in logs; serialized, it is there to be read.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Password(pub Arc<str>);
 
 impl std::fmt::Debug for Password {
@@ -112,7 +115,7 @@ impl std::fmt::Debug for Password {
 }
 
 /// A BGPPeer in force (`metallb.io/v1beta2`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// `metadata.name`.
     pub name: Arc<str>,
@@ -137,6 +140,7 @@ pub struct Peer {
     /// `routerID`.
     pub router_id: Option<Ipv4Addr>,
     /// `nodeSelectors`: empty = every node, else any must match.
+    #[serde(skip)]
     pub node_selectors: Vec<LabelSelector>,
     /// `password`, or what `passwordSecret` resolved to.
     pub password: Option<Password>,
