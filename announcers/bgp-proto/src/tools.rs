@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use crate::{
     family::Family,
     wire::{
-        DecodeError, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes, Sections, codes,
-        next_attribute, prefix,
+        Context, DecodeError, Disposition, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes,
+        Sections, codes, inspect, next_attribute, path_fits, prefix,
     },
 };
 
@@ -30,8 +30,11 @@ impl Update {
     /// Reads what follows the header of an UPDATE. `as4`: AS numbers are four octets long (RFC 6793).
     ///
     /// # Errors
-    /// Anything at all is malformed. (A speaker would be more lenient: see [`crate::wire::inspect`].)
+    /// What [`inspect`] refuses, and what it would treat as withdrawn. What it discards is not read here either.
     pub fn decode(body: &[u8], as4: bool) -> Result<Self, DecodeError> {
+        if inspect(body, &Context { as4, internal: true })? == Disposition::TreatAsWithdraw {
+            return Err(DecodeError::UpdateMalformed("path attribute"));
+        }
         let sections = Sections::split(body)?;
         let mut update = Self::default();
         prefix::decode_all(Family::Ipv4Unicast, sections.withdrawn, |p| update.withdrawn.push(p))?;
@@ -39,19 +42,24 @@ impl Update {
         let mut unreach_family = None;
         let mut octets = sections.attributes;
         let mut attributes = 0_usize;
+        let mut seen = [false; 256];
         while !octets.is_empty() {
             let (attribute, rest) = next_attribute(octets).ok_or(DecodeError::UpdateMalformed("attribute length"))?;
+            octets = rest;
             attributes += 1;
+            if std::mem::replace(&mut seen[usize::from(attribute.code)], true) {
+                continue; // the first one counts. Source: RFC 7606 §3 g
+            }
             match attribute.code {
+                codes::AS4_PATH if as4 || !path_fits(attribute.value, true, false) => {} // RFC 6793 §6
                 codes::AS4_PATH => as4_path = Some(as_path(attribute.value, true)?),
                 codes::AS_PATH => update.attributes.as_path = as_path(attribute.value, as4)?,
                 codes::MP_UNREACH => unreach_family = update.unreach(attribute.value)?,
                 code => update.attribute(code, attribute.value)?,
             }
-            octets = rest;
         }
         prefix::decode_all(Family::Ipv4Unicast, sections.nlri, |p| update.reach.push(p))?;
-        if let (false, Some(as4_path)) = (as4, as4_path) {
+        if let Some(as4_path) = as4_path {
             update.attributes.as_path = merge(&update.attributes.as_path, &as4_path);
         }
         if update.withdrawn.is_empty() && update.reach.is_empty() {
@@ -171,6 +179,45 @@ mod tests {
     fn as4_path_is_merged_behind_what_was_prepended() {
         assert_eq!(merge(&[1, 23_456], &[70_000]), [1, 70_000]);
         assert_eq!(merge(&[1], &[70_000, 70_001]), [1], "an AS4_PATH that is longer is ignored");
+    }
+
+    #[test]
+    fn what_is_discarded_is_not_read() {
+        let decode = |attributes: &[u8], as4| {
+            let good = [0x40, 1, 1, 0, 0x40, 3, 4, 1, 2, 3, 4];
+            let len = u16::try_from(good.len() + attributes.len()).unwrap().to_be_bytes();
+            Update::decode(&[&[0, 0][..], &len, &good, attributes, &[8, 10]].concat(), as4).unwrap().attributes
+        };
+        let old_path = [0x40, 2, 4, 2, 1, 0x5b, 0xa0];
+        let new_path = [0x40, 2, 6, 2, 1, 0, 0, 0x5b, 0xa0];
+        let as4_path = [0xc0, 17, 6, 2, 1, 0, 1, 0, 0];
+        let broken = [0xc0, 17, 6, 9, 1, 0, 1, 0, 0];
+        assert_eq!(decode(&[&old_path[..], &as4_path].concat(), false).as_path, [65_536]);
+        assert_eq!(decode(&[&old_path[..], &broken].concat(), false).as_path, [23_456], "malformed");
+        assert_eq!(decode(&[&new_path[..], &as4_path].concat(), true).as_path, [23_456], "not from a new speaker");
+        let communities = [0xc0, 8, 4, 0, 0, 0, 1, 0xc0, 8, 4, 0, 0, 0, 2];
+        assert_eq!(decode(&[&new_path[..], &communities].concat(), true).communities, [1], "the second one");
+    }
+
+    #[test]
+    fn next_hops_of_both_families_are_read() {
+        let (global, link): (Ipv6Addr, Ipv6Addr) = ("2001:db8::1".parse().unwrap(), "fe80::1".parse().unwrap());
+        let two = NextHop::V6 { address: global, link_local: Some(link) };
+        for (name, family, next_hop, want) in [
+            ("RFC 2545", Family::Ipv6Unicast, [global.octets(), link.octets()].concat(), two),
+            ("RFC 8950", Family::Ipv4Unicast, [global.octets(), link.octets()].concat(), two),
+            ("one", Family::Ipv4Unicast, global.octets().to_vec(), NextHop::V6 { address: global, link_local: None }),
+            ("RFC 4760", Family::Ipv4Unicast, vec![192, 0, 2, 1], NextHop::V4(Ipv4Addr::new(192, 0, 2, 1))),
+        ] {
+            let (afi, safi) = family.wire();
+            let len = u8::try_from(next_hop.len()).unwrap();
+            let value = [&afi.to_be_bytes()[..], &[safi, len], &next_hop, &[0, 8, 10]].concat();
+            let attributes =
+                [&[0x80, 14, u8::try_from(value.len()).unwrap()][..], &value, &[0x40, 1, 1, 0, 0x40, 2, 0]].concat();
+            let len = u16::try_from(attributes.len()).unwrap().to_be_bytes();
+            let update = Update::decode(&[&[0, 0][..], &len, &attributes].concat(), true).unwrap();
+            assert_eq!(update.next_hops[family.index()], Some(want), "{name}");
+        }
     }
 
     #[test]

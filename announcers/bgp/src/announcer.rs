@@ -17,13 +17,13 @@ use ferrocast_core::{
     config::Peer,
     registry::Registry,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     dial::{Dial, TcpDial},
     info::SessionInfo,
     manager::{Command, Manager},
-    session::Shared,
+    session::{BfdThread, Shared},
 };
 
 /// The peers of this node, and what of the node its sessions need.
@@ -37,11 +37,27 @@ pub struct PeerSet {
     pub peers: BTreeMap<Arc<str>, Arc<Peer>>,
 }
 
-/// Times that no peer's configuration says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What no peer's configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// When to dial again.
     pub retry: Retry,
+    /// Where passive peers are expected.
+    pub listen_port: u16,
+    /// How long peers with graceful restart should keep our routes when a session ends, whole seconds up to
+    /// [`RESTART_TIME_MAX_S`](ferrocast_bgp_proto::wire::RESTART_TIME_MAX_S).
+    pub restart_time_s: u16,
+}
+
+/// The well-known BGP port.
+const LISTEN_PORT: u16 = 179;
+/// Long enough for an image to be pulled and a pod to start; what routers take as their default, too.
+pub const RESTART_TIME_S: u16 = 120;
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { retry: Retry::default(), listen_port: LISTEN_PORT, restart_time_s: RESTART_TIME_S }
+    }
 }
 
 /// Speaks BGP with every peer of this node.
@@ -86,6 +102,9 @@ impl BgpAnnouncer {
             node: peers.clone(),
             dial,
             tuning,
+            started: Instant::now(),
+            bfd: BfdThread::default(),
+            listen_errors: watch::Sender::new(Arc::default()),
         };
         let manager = Manager::new(shared, peers, command.subscribe());
         let manager = supervisor.spawn(manager, RestartPolicy::VITAL);
@@ -133,14 +152,13 @@ impl Announcer for BgpAnnouncer {
         self.observed.subscribe()
     }
 
-    /// Tells every peer "administrative shutdown" (6/2) at once and closes; peers then withdraw what they had from us.
-    ///
-    /// [`Shutdown::Keep`] does the same for now: without graceful restart (RFC 4724) no peer keeps routes of a session that
-    /// has ended.
+    /// Ends every session at once. [`Shutdown::Keep`]: peers with which graceful restart is agreed upon (RFC 4724) just see TCP
+    /// end, and keep the routes. All others, and with [`Shutdown::Withdraw`] these too, are sent withdrawals and
+    /// "administrative shutdown" (6/2), as a hard reset (6/9) where a NOTIFICATION alone would not end the routes (RFC 8538).
     async fn shutdown(&self, how: Shutdown, deadline: Duration) {
         self.stopped.store(true, Ordering::Release);
         tracing::info!(?how, "closing every session");
-        self.command.send_replace(Command::ShutDown);
+        self.command.send_replace(Command::ShutDown(how));
         if tokio::time::timeout(deadline, self.manager.stopped()).await.is_err() {
             tracing::warn!(?deadline, "not every session closed in time");
         }

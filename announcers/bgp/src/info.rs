@@ -1,31 +1,42 @@
 //! What is known about a session: for HTTP, status and metrics.
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use ferrocast_bgp_proto::{
-    Families, Family,
-    fsm::State,
-    wire::{Disposition, Kind},
+    Family,
+    fsm::{Negotiated, State},
+    wire::{Disposition, Kind, NextHop, PathAttributes},
 };
+use ferrocast_core::announce::Announcement;
+use imbl::OrdMap;
+use ipnet::IpNet;
 use metrics::{Counter, Gauge, counter, gauge};
+
+use crate::{link::Progress, resolve::Terrain};
 
 /// A session as it was at one moment.
 #[derive(Clone, Debug)]
 pub struct SessionInfo {
     /// The BGPPeer's name.
     pub peer: Arc<str>,
-    /// The peer's address.
+    /// The peer's address; of an unnumbered one once it was found.
     pub address: Option<IpAddr>,
+    /// The interface of an unnumbered peer.
+    pub interface: Option<Arc<str>>,
     /// The peer's port.
     pub port: u16,
+    /// The VRF.
+    pub vrf: Option<Arc<str>>,
     /// The peer's configured AS.
     pub peer_as: Option<u32>,
+    /// The peer is expected to dial.
+    pub passive: bool,
     /// State of the session.
     pub state: State,
     /// Since when it has been in that state.
@@ -36,23 +47,34 @@ pub struct SessionInfo {
     pub last_error_at: Option<SystemTime>,
     /// Our address, once connected.
     pub local_address: Option<IpAddr>,
-    /// Our BGP identifier, once agreed.
-    pub local_id: Option<Ipv4Addr>,
-    /// The peer's BGP identifier, once agreed.
-    pub peer_id: Option<Ipv4Addr>,
-    /// Agreed hold time; zero: none.
-    pub hold_time: Option<Duration>,
-    /// Agreed time between KEEPALIVEs.
-    pub keepalive_time: Option<Duration>,
-    /// Families that both sides sent.
-    pub families: Families,
-    /// Codes of the capabilities that the peer sent.
-    pub peer_capabilities: Vec<u8>,
+    /// What was agreed upon, while Established.
+    pub negotiated: Option<Arc<Negotiated>>,
     /// Prefixes that the peer has from us, by [`Family::ALL`].
     pub announced: [usize; Family::ALL.len()],
-    /// What is ignored of the peer's configuration, in words.
-    pub warnings: Vec<String>,
+    /// When the last End-of-RIB was sent.
+    pub end_of_rib_at: Option<SystemTime>,
+    /// The BFD session beside it.
+    pub bfd: Option<ferrocast_bfd::SessionInfo>,
+    pub(crate) routes: Option<Routes>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What the peer was told, before it is resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Routes {
+    pub(crate) sent: OrdMap<IpNet, Arc<Announcement>>,
+    pub(crate) terrain: Arc<Terrain>,
+}
+
+/// One route as the peer has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentRoute {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Where it leads.
+    pub next_hop: NextHop,
+    /// What is said about it.
+    pub attributes: PathAttributes,
 }
 
 impl SessionInfo {
@@ -60,6 +82,13 @@ impl SessionInfo {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counters.counts()
+    }
+
+    /// Every route that the peer has from us, in the order of the prefixes; worked out when asked for.
+    pub fn routes(&self) -> impl Iterator<Item = SentRoute> {
+        self.routes.iter().flat_map(|routes| {
+            routes.sent.iter().filter_map(|(prefix, announcement)| routes.terrain.route(prefix, announcement))
+        })
     }
 }
 
@@ -74,6 +103,8 @@ pub struct Counts {
     pub malformed: [u64; 2],
     /// Times that an Established session was lost.
     pub flaps: u64,
+    /// Octets received and sent.
+    pub octets: [u64; 2],
 }
 
 /// Counts and their metrics, which are MetalLB's (FRR mode) where MetalLB has the thing.
@@ -82,6 +113,7 @@ pub(crate) struct Counters {
     sent: [AtomicU64; Kind::ALL.len()],
     malformed: [AtomicU64; 2],
     flaps: AtomicU64,
+    octets: [AtomicU64; 2],
     metrics: Metrics,
 }
 
@@ -100,14 +132,15 @@ struct Metrics {
     sent_total: Counter,
     malformed: [Counter; 2],
     flaps: Counter,
+    octets: [Counter; 2],
 }
 
 const MALFORMED: [Disposition; 2] = [Disposition::AttributeDiscard, Disposition::TreatAsWithdraw];
 
 impl Metrics {
-    /// `peer` is `address:port`.
-    fn new(peer: &str) -> Self {
-        let labels = || [("peer", peer.to_owned()), ("vrf", String::new())];
+    /// `peer` is `address:port` or an interface.
+    fn new(peer: &str, vrf: &str) -> Self {
+        let labels = || [("peer", peer.to_owned()), ("vrf", vrf.to_owned())];
         Self {
             up: gauge!("metallb_bgp_session_up", &labels()),
             announced: gauge!("metallb_bgp_announced_prefixes_total", &labels()),
@@ -134,13 +167,17 @@ impl Metrics {
                 counter!("ferrocast_bgp_updates_malformed_total", &labels)
             }),
             flaps: counter!("ferrocast_bgp_session_flaps_total", &labels()),
+            octets: [
+                counter!("ferrocast_bgp_octets_received_total", &labels()),
+                counter!("ferrocast_bgp_octets_sent_total", &labels()),
+            ],
         }
     }
 }
 
 impl Counters {
-    pub(crate) fn new(peer: &str) -> Self {
-        let metrics = Metrics::new(peer);
+    pub(crate) fn new(peer: &str, vrf: &str) -> Self {
+        let metrics = Metrics::new(peer, vrf);
         metrics.up.set(0.0);
         metrics.announced.set(0.0);
         Self {
@@ -148,6 +185,7 @@ impl Counters {
             sent: Default::default(),
             malformed: Default::default(),
             flaps: AtomicU64::new(0),
+            octets: Default::default(),
             metrics,
         }
     }
@@ -162,6 +200,17 @@ impl Counters {
         self.sent[kind.index()].fetch_add(messages, Ordering::Relaxed);
         self.metrics.sent[kind.index()].increment(messages);
         self.metrics.sent_total.increment(messages);
+    }
+
+    /// Octets have come or gone.
+    pub(crate) fn moved(&self, progress: &Progress) {
+        let (index, octets) = match progress {
+            Progress::Read(octets) => (0, *octets),
+            Progress::Wrote(octets) => (1, *octets),
+            Progress::Ended(_) => return,
+        };
+        self.octets[index].fetch_add(octets as u64, Ordering::Relaxed);
+        self.metrics.octets[index].increment(octets as u64);
     }
 
     pub(crate) fn disposed(&self, disposition: Disposition) {
@@ -197,6 +246,7 @@ impl Counters {
             sent: array(&self.sent),
             malformed: load(&self.malformed).try_into().unwrap_or_default(),
             flaps: self.flaps.load(Ordering::Relaxed),
+            octets: load(&self.octets).try_into().unwrap_or_default(),
         }
     }
 }
@@ -237,7 +287,7 @@ mod tests {
     #[test]
     fn metrics_have_metallbs_names_and_labels() {
         let names = Names::default();
-        metrics::with_local_recorder(&names, || drop(Counters::new("192.0.2.1:179")));
+        metrics::with_local_recorder(&names, || drop(Counters::new("192.0.2.1:179", "")));
         let names = names.0.into_inner().unwrap();
         for name in [
             "session_up",
@@ -256,12 +306,12 @@ mod tests {
             let name = format!("metallb_bgp_{name}{{peer=\"192.0.2.1:179\",vrf=\"\"}}");
             assert!(names.contains(&name), "{name} is not among {names:#?}");
         }
-        assert_eq!(names.iter().filter(|name| name.starts_with("ferrocast_bgp_")).count(), 5);
+        assert_eq!(names.iter().filter(|name| name.starts_with("ferrocast_bgp_")).count(), 7);
     }
 
     #[test]
     fn counts_are_kept_by_kind() {
-        let counters = Counters::new("[fd00::1]:179");
+        let counters = Counters::new("[fd00::1]:179", "red");
         counters.received(Kind::Open);
         counters.sent(Kind::Update, 13);
         counters.disposed(Disposition::Valid);

@@ -7,8 +7,11 @@
 
 mod announcer;
 mod dial;
+mod discovery;
 mod info;
+mod kernel;
 mod link;
+mod listen;
 mod manager;
 mod next_hop;
 mod resolve;
@@ -17,7 +20,9 @@ mod session;
 mod sockopt;
 mod support;
 
-pub use announcer::{BgpAnnouncer, PeerSet, Tuning};
-pub use dial::{Dial, DialTo, Link, Stream, TcpDial};
-pub use info::{Counts, SessionInfo};
-pub use support::{Support, support};
+pub use announcer::{BgpAnnouncer, PeerSet, RESTART_TIME_S, Tuning};
+pub use dial::{Control, Dial, DialTo, Link, Stream, TcpDial};
+pub use ferrocast_bfd::SessionInfo as BfdInfo;
+pub use info::{Counts, SentRoute, SessionInfo};
+pub use kernel::Kernel;
+pub use support::support;

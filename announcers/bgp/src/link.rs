@@ -24,12 +24,12 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// can overtake the NOTIFICATION.
 const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// What moved.
+/// What moved, with the number of octets.
 pub(crate) enum Progress {
     /// The inbox has grown.
-    Read,
+    Read(usize),
     /// The outbox has shrunk.
-    Wrote,
+    Wrote(usize),
     /// The connection is over; `None`: the peer closed it.
     Ended(Option<io::Error>),
 }
@@ -97,7 +97,7 @@ impl Wire {
             Poll::Ready(Ok(len)) if len > 0 => {
                 self.outbox.advance(len);
                 self.blocked_since = (!self.outbox.is_empty()).then(Instant::now);
-                Poll::Ready(Progress::Wrote)
+                Poll::Ready(Progress::Wrote(len))
             }
             Poll::Ready(Ok(_)) => Poll::Ready(Progress::Ended(None)),
             Poll::Ready(Err(error)) => Poll::Ready(Progress::Ended(Some(error))),
@@ -110,7 +110,7 @@ impl Wire {
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                 self.inbox.extend_from_slice(buffer.filled());
-                Poll::Ready(Progress::Read)
+                Poll::Ready(Progress::Read(buffer.filled().len()))
             }
             Poll::Ready(Ok(())) => Poll::Ready(Progress::Ended(None)),
             Poll::Ready(Err(error)) => Poll::Ready(Progress::Ended(Some(error))),

@@ -1,12 +1,21 @@
 //! Keeps one session actor per peer.
 use std::{collections::BTreeMap, sync::Arc};
 
-use ferrocast_core::actor::{Actor, ActorError, CancellationToken, Child, RestartPolicy, Supervisor};
+use ferrocast_core::{
+    actor::{Actor, ActorError, CancellationToken, Child, RestartPolicy, Supervisor},
+    announce::Shutdown,
+    config::{Peer, PeerEndpoint},
+};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::watch;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
 
 use crate::{
     announcer::PeerSet,
+    discovery::index_of,
+    listen::{Caller, Door, Doors, Listener, on_interface},
     session::{Plan, Session, Shared},
 };
 
@@ -15,8 +24,8 @@ use crate::{
 pub(crate) enum Command {
     /// Follow the peers.
     Run,
-    /// Close every session and end.
-    ShutDown,
+    /// Close every session, like this, and end.
+    ShutDown(Shutdown),
 }
 
 /// Starts, changes and ends the sessions as the peers come, change and go.
@@ -28,16 +37,36 @@ pub(crate) struct Manager {
     running: BTreeMap<Arc<str>, Running>,
     /// Told to end; a peer of the same name waits for it, so that no router sees two connections of ours.
     closing: BTreeMap<Arc<str>, Child>,
+    /// By VRF; `None`: outside of all.
+    listeners: BTreeMap<Option<Arc<str>>, Listening>,
 }
 
 struct Running {
     plan: watch::Sender<Plan>,
+    inbox: mpsc::Sender<TcpStream>,
     child: Child,
 }
 
+/// A listener, told who may call.
+struct Listening {
+    doors: watch::Sender<Arc<Doors>>,
+    _child: Child,
+}
+
+/// Connections that wait for a session: it takes each at once.
+const INBOX_LEN_MAX: usize = 1;
+
 impl Manager {
     pub(crate) fn new(shared: Shared, peers: watch::Receiver<Arc<PeerSet>>, command: watch::Receiver<Command>) -> Self {
-        Self { shared, peers, command, supervisor: None, running: BTreeMap::new(), closing: BTreeMap::new() }
+        Self {
+            shared,
+            peers,
+            command,
+            supervisor: None,
+            running: BTreeMap::new(),
+            closing: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+        }
     }
 
     /// Makes the sessions agree with `set`; those whose peer is unchanged are not touched.
@@ -62,10 +91,43 @@ impl Manager {
                 });
             } else if !self.closing.contains_key(name) {
                 let plan = watch::Sender::new(Plan::Run(peer.clone()));
-                let session = Session::new(name.clone(), plan.subscribe(), self.shared.clone());
+                let (inbox, calls) = mpsc::channel(INBOX_LEN_MAX);
+                let session = Session::new(name.clone(), plan.subscribe(), calls, self.shared.clone());
                 let child = supervisor.spawn(session, RestartPolicy::EXPENDABLE);
-                self.running.insert(name.clone(), Running { plan, child });
+                self.running.insert(name.clone(), Running { plan, inbox, child });
             }
+        }
+        self.open_doors(set);
+    }
+
+    /// Listens in every VRF that a passive peer is in. There the others may call too: both sides may dial at once.
+    fn open_doors(&mut self, set: &PeerSet) {
+        let mut wanted: BTreeMap<Option<Arc<str>>, Doors> = set
+            .peers
+            .values()
+            .filter(|peer| peer.session.passive)
+            .map(|peer| (peer.vrf.clone(), Doors::new()))
+            .collect();
+        for (name, peer) in &set.peers {
+            if let (Some(doors), Some(running)) = (wanted.get_mut(&peer.vrf), self.running.get(name))
+                && let Some(caller) = expected(peer)
+            {
+                let (password, ao_keys) = (peer.password.clone(), peer.session.tcp_ao.clone());
+                doors.insert(caller, Door { password, ao_keys, inbox: running.inbox.clone() });
+            }
+        }
+        for device in wanted.keys().filter(|device| !self.listeners.contains_key(*device)).cloned().collect::<Vec<_>>()
+        {
+            let doors = watch::Sender::new(Arc::<Doors>::default());
+            let errors = self.shared.listen_errors.clone();
+            let listener = Listener::new(self.shared.tuning.listen_port, device.clone(), doors.subscribe(), errors);
+            if let Some(supervisor) = &mut self.supervisor {
+                let _child = supervisor.spawn(listener, RestartPolicy::EXPENDABLE);
+                self.listeners.insert(device, Listening { doors, _child });
+            }
+        }
+        for (device, listening) in &self.listeners {
+            listening.doors.send_replace(Arc::new(wanted.remove(device).unwrap_or_default()));
         }
     }
 
@@ -78,13 +140,21 @@ impl Manager {
     }
 
     /// Tells every session to end, and waits: they bound their own time.
-    async fn shut_down(&mut self) {
+    async fn shut_down(&mut self, how: Shutdown) {
         for running in self.running.values() {
-            running.plan.send_replace(Plan::ShutDown);
+            running.plan.send_replace(Plan::ShutDown(how));
         }
         for child in self.running.values().map(|r| &r.child).chain(self.closing.values()) {
             child.stopped().await;
         }
+    }
+}
+
+/// From where a peer would call; `None`: it cannot be told yet.
+fn expected(peer: &Peer) -> Option<Caller> {
+    match &peer.endpoint {
+        PeerEndpoint::Address(address) => Some((*address, 0)),
+        PeerEndpoint::Interface(interface) => index_of(interface).ok().map(on_interface),
     }
 }
 
@@ -96,13 +166,15 @@ impl Actor for Manager {
         self.supervisor = None;
         self.running.clear();
         self.closing.clear();
+        self.listeners.clear();
         self.peers.mark_changed();
         let mut peers_open = true;
         loop {
-            if *self.command.borrow() == Command::ShutDown {
+            let command = *self.command.borrow();
+            if let Command::ShutDown(how) = command {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = self.shut_down() => {}
+                    () = self.shut_down(how) => {}
                 }
                 return Ok(());
             }

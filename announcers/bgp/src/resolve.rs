@@ -1,16 +1,21 @@
 //! What one peer is told about one announcement. Pure.
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
+    num::NonZeroU32,
     sync::Arc,
 };
 
 use ferrocast_bgp_proto::{
     Families, Family,
-    wire::{AttributeBlock, LargeCommunity, PathAttributes},
+    wire::{AttributeBlock, ExtendedCommunity, LargeCommunity, NextHop, PathAttributes},
 };
-use ferrocast_core::announce::{Announcement, AnnouncementState, Community, Terms};
+use ferrocast_core::{
+    announce::{Announcement, AnnouncementState, Community, Terms},
+    config::{LinkBandwidth, RoutePolicy, Weight},
+};
 use ipnet::IpNet;
+
+use crate::info::SentRoute;
 
 /// LOCAL_PREF to internal peers where no advertisement sets one: the usual default of routers.
 const LOCAL_PREF_DEFAULT: u32 = 100;
@@ -38,7 +43,7 @@ pub(crate) enum Route {
 }
 
 /// What one session's resolutions depend on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terrain {
     /// The peer's name.
     pub(crate) peer: Arc<str>,
@@ -53,13 +58,15 @@ pub(crate) struct Terrain {
     /// Families that both sides sent.
     pub(crate) shared: Families,
     /// Next hops by family.
-    pub(crate) next_hops: [Option<IpAddr>; Family::ALL.len()],
+    pub(crate) next_hops: [Option<NextHop>; Family::ALL.len()],
+    /// What the peer's policies say of its routes.
+    pub(crate) policies: Arc<[RoutePolicy]>,
 }
 
 /// Resolves announcements for one session and remembers what came out.
 #[derive(Debug)]
 pub(crate) struct Resolver {
-    terrain: Terrain,
+    terrain: Arc<Terrain>,
     memo: HashMap<usize, Vec<Remembered>>,
     memo_len: usize,
     blocks: Vec<Arc<AttributeBlock>>,
@@ -70,24 +77,19 @@ pub(crate) struct Resolver {
 struct Remembered {
     terms: Arc<[Terms]>,
     state: AnnouncementState,
+    weight: Option<NonZeroU32>,
     family: Family,
     route: Route,
 }
 
 impl Resolver {
-    pub(crate) fn new(terrain: Terrain) -> Self {
+    pub(crate) fn new(terrain: Arc<Terrain>) -> Self {
         Self { terrain, memo: HashMap::new(), memo_len: 0, blocks: vec![], numbers: HashMap::new() }
     }
 
-    /// Next hops by family.
-    pub(crate) fn next_hops(&self) -> [Option<IpAddr>; Family::ALL.len()] {
-        self.terrain.next_hops
-    }
-
-    /// Resolves with these next hops from now on, and forgets what was resolved with others.
-    pub(crate) fn set_next_hops(&mut self, next_hops: [Option<IpAddr>; Family::ALL.len()]) {
-        self.terrain.next_hops = next_hops;
-        self.forget();
+    /// What the resolutions depend on.
+    pub(crate) fn terrain(&self) -> &Arc<Terrain> {
+        &self.terrain
     }
 
     /// The encoded attribute set of a [`Route::Send`].
@@ -117,7 +119,8 @@ impl Resolver {
         let key = announcement.terms.as_ptr() as usize;
         if let Some(known) = self.memo.get(&key).and_then(|all| {
             all.iter().find(|r| {
-                Arc::ptr_eq(&r.terms, &announcement.terms) && r.state == announcement.state && r.family == family
+                Arc::ptr_eq(&r.terms, &announcement.terms)
+                    && (r.state, r.weight, r.family) == (announcement.state, announcement.weight, family)
             })
         }) {
             return known.route;
@@ -126,6 +129,7 @@ impl Resolver {
         self.memo.entry(key).or_default().push(Remembered {
             terms: announcement.terms.clone(),
             state: announcement.state,
+            weight: announcement.weight,
             family,
             route,
         });
@@ -134,12 +138,12 @@ impl Resolver {
     }
 
     fn work_out(&mut self, family: Family, announcement: &Announcement) -> Route {
-        let Some(attributes) = attributes(&self.terrain, announcement) else { return Route::No };
+        let Some(attributes) = self.terrain.attributes(announcement) else { return Route::No };
         if !self.terrain.shared.contains(family) {
             return Route::Refused(FAMILY_NOT_NEGOTIATED);
         }
         let Some(next_hop) = self.terrain.next_hops[family.index()] else { return Route::Refused(NO_NEXT_HOP) };
-        let Ok(block) = AttributeBlock::new(family, &attributes, next_hop.into(), self.terrain.as4) else {
+        let Ok(block) = AttributeBlock::new(family, &attributes, next_hop, self.terrain.as4) else {
             return Route::Refused(ATTRIBUTES_TOO_LARGE);
         };
         if let Some(number) = self.numbers.get(&block) {
@@ -152,39 +156,73 @@ impl Resolver {
     }
 }
 
-/// The attributes of an announcement at a peer; `None` if no advertisement names the peer.
-fn attributes(terrain: &Terrain, announcement: &Announcement) -> Option<PathAttributes> {
-    let mut named = false;
-    let mut local_pref = None;
-    let mut communities: BTreeSet<&Community> = BTreeSet::new();
-    for terms in announcement.terms.iter() {
-        if terms.targets.as_ref().is_none_or(|targets| targets.contains(&terrain.peer)) {
-            named = true;
-            local_pref = local_pref.or(terms.local_pref);
-            communities.extend(&terms.communities);
+impl Terrain {
+    /// The route to `prefix` that the peer is told; `None`: none.
+    pub(crate) fn route(&self, prefix: &IpNet, announcement: &Announcement) -> Option<SentRoute> {
+        let mut resolver = Resolver::new(Arc::new(self.clone()));
+        let Route::Send(_) = resolver.resolve(prefix, announcement) else { return None };
+        let next_hop = self.next_hops[Family::of_prefix(prefix).index()]?;
+        Some(SentRoute { prefix: *prefix, next_hop, attributes: self.attributes(announcement)? })
+    }
+
+    /// The attributes of an announcement at this peer; `None` if no advertisement names the peer.
+    pub(crate) fn attributes(&self, announcement: &Announcement) -> Option<PathAttributes> {
+        let names_peer = |terms: &&Terms| terms.targets.as_ref().is_none_or(|targets| targets.contains(&self.peer));
+        let named: Vec<&Terms> = announcement.terms.iter().filter(names_peer).collect();
+        if named.is_empty() {
+            return None;
+        }
+        let local_pref = named.iter().find_map(|terms| terms.local_pref).unwrap_or(LOCAL_PREF_DEFAULT);
+        let mut attributes = PathAttributes {
+            as_path: if self.internal { vec![] } else { vec![self.local_as] },
+            local_pref: self.internal.then_some(local_pref),
+            ..PathAttributes::default()
+        };
+        let communities: BTreeSet<&Community> = named.iter().flat_map(|terms| &terms.communities).collect();
+        for community in communities {
+            match *community {
+                Community::Standard(high, low) => {
+                    attributes.communities.push(u32::from(high) << 16 | u32::from(low));
+                }
+                Community::Large(global, local1, local2) => {
+                    attributes.large_communities.push(LargeCommunity { global, local1, local2 });
+                }
+            }
+        }
+        self.apply_policies(&named, announcement.weight, &mut attributes);
+        if announcement.state == AnnouncementState::Draining {
+            attributes.communities.push(GRACEFUL_SHUTDOWN);
+            attributes.local_pref = self.internal.then_some(0); // RFC 8326 §4.2
+        }
+        Some(attributes)
+    }
+
+    /// Of each single value the first policy that sets it decides; communities add up.
+    fn apply_policies(&self, named: &[&Terms], weight: Option<NonZeroU32>, attributes: &mut PathAttributes) {
+        let applies = |policy: &&RoutePolicy| {
+            let advertisements = policy.advertisements.as_ref();
+            advertisements.is_none_or(|names| named.iter().any(|terms| names.contains(&terms.advertisement)))
+        };
+        let policies: Vec<&RoutePolicy> = self.policies.iter().filter(applies).collect();
+        attributes.med = policies.iter().find_map(|policy| policy.med);
+        let prepend = policies.iter().map(|policy| policy.as_path_prepend).find(|times| *times > 0);
+        if let (Some(times), false) = (prepend, self.internal) {
+            attributes.as_path.extend(std::iter::repeat_n(self.local_as, times.into()));
+        }
+        let communities = policies.iter().flat_map(|policy| &policy.extended_communities);
+        attributes.extended_communities.extend(communities.map(|community| ExtendedCommunity(community.0)));
+        if let Some(bandwidth) = policies.iter().find_map(|policy| policy.link_bandwidth) {
+            attributes.extended_communities.extend(self.link_bandwidth(&bandwidth, weight));
         }
     }
-    if !named {
-        return None;
+
+    fn link_bandwidth(&self, bandwidth: &LinkBandwidth, weight: Option<NonZeroU32>) -> Option<ExtendedCommunity> {
+        let weight = match bandwidth.weight {
+            Weight::Endpoints => weight?.get(),
+            Weight::Fixed(weight) => weight,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the wire has 32 bits for it; the nearest is meant")]
+        let octets_s = (bandwidth.unit_octets_s as f64 * f64::from(weight)) as f32;
+        Some(ExtendedCommunity::link_bandwidth(self.local_as, octets_s, bandwidth.transitive))
     }
-    let mut attributes = PathAttributes {
-        as_path: if terrain.internal { vec![] } else { vec![terrain.local_as] },
-        local_pref: terrain.internal.then(|| local_pref.unwrap_or(LOCAL_PREF_DEFAULT)),
-        ..PathAttributes::default()
-    };
-    for community in communities {
-        match *community {
-            Community::Standard(high, low) => {
-                attributes.communities.push(u32::from(high) << 16 | u32::from(low));
-            }
-            Community::Large(global, local1, local2) => {
-                attributes.large_communities.push(LargeCommunity { global, local1, local2 });
-            }
-        }
-    }
-    if announcement.state == AnnouncementState::Draining {
-        attributes.communities.push(GRACEFUL_SHUTDOWN);
-        attributes.local_pref = terrain.internal.then_some(0); // RFC 8326 §4.2
-    }
-    Some(attributes)
 }

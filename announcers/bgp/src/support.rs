@@ -1,68 +1,48 @@
-//! What of a peer's configuration is spoken today.
+//! Whether a peer as configured can be spoken to at all.
 use ferrocast_core::config::{Peer, PeerAs, PeerEndpoint};
 
-/// What a peer's configuration asks for, and how far it can be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Support {
-    /// Whether the peer is dialled; if not, why, in words for its user.
-    pub dial: Result<(), String>,
-    /// What is ignored although it is configured, in words for its user.
-    pub warnings: Vec<String>,
-}
+use crate::kernel::Kernel;
 
-/// Says which of the fields of `peer` are not implemented yet, so that none is ignored in silence. Pure.
-#[must_use]
-pub fn support(peer: &Peer) -> Support {
-    let mut warnings = vec![];
-    if let Some(profile) = &peer.bfd {
-        warnings.push(format!("bfdProfile {:?} is not supported yet: the peer is dialled without BFD", profile.name));
+/// Why no session with `peer` is tried, in words for its user; the node it would be on plays no part. Pure.
+///
+/// # Errors
+/// The reason.
+pub fn support(peer: &Peer) -> Result<(), String> {
+    if let Some(why) = peer.password_missing.as_ref().or(peer.session.tcp_ao_missing.as_ref()) {
+        return Err(why.clone());
     }
-    if peer.graceful_restart {
-        warnings.push(
-            "enableGracefulRestart is not supported yet: a restart of the speaker withdraws its routes".to_owned(),
-        );
+    if peer.peer_asn == PeerAs::Number(0) {
+        return Err("peerASN 0 is reserved: give 1 to 4294967295".to_owned());
     }
-    if peer.connect_time.is_some() {
-        warnings.push("connectTime is not supported yet: attempts to connect have a wait of their own".to_owned());
-    }
-    Support { dial: refusal(peer).map_or(Ok(()), Err), warnings }
-}
-
-fn refusal(peer: &Peer) -> Option<String> {
-    if let Some(why) = &peer.password_missing {
-        return Some(why.clone());
-    }
-    if let PeerEndpoint::Interface(name) = &peer.endpoint {
-        return Some(format!("interface {name:?} is not supported yet: give peerAddress"));
-    }
-    if let Some(vrf) = &peer.vrf {
-        return Some(format!("vrf {vrf:?} is not supported yet"));
-    }
-    if let Some(asn) = peer.local_asn {
-        return Some(format!("localASN {asn} is not supported yet: set myASN"));
-    }
-    match peer.peer_asn {
-        PeerAs::Internal => return Some("dynamicASN internal is not supported yet: give peerASN".to_owned()),
-        PeerAs::External => return Some("dynamicASN external is not supported yet: give peerASN".to_owned()),
-        PeerAs::Number(0) => return Some("peerASN 0 is reserved: give 1 to 4294967295".to_owned()),
-        PeerAs::Number(_) => {}
-    }
-    if peer.my_asn == 0 {
-        return Some("myASN 0 is reserved: give 1 to 4294967295".to_owned());
+    if peer.my_asn == 0 || peer.local_asn == Some(0) {
+        return Err("AS number 0 is reserved: give 1 to 4294967295".to_owned());
     }
     match (&peer.endpoint, peer.source_address) {
         (PeerEndpoint::Address(to), Some(from)) if to.is_ipv4() != from.is_ipv4() => {
-            Some(format!("sourceAddress {from} is of another family than peerAddress {to}"))
+            Err(format!("sourceAddress {from} is of another family than peerAddress {to}"))
         }
-        _ => None,
+        _ => Ok(()),
     }
+}
+
+/// Why no session with `peer` is tried on a node with this kernel.
+pub(crate) fn lacking(peer: &Peer, kernel: Kernel) -> Result<(), String> {
+    match &peer.vrf {
+        Some(vrf) if !kernel.vrf => {
+            return Err(format!("vrf {vrf:?}: the kernel of this node has no VRFs (CONFIG_NET_VRF)"));
+        }
+        _ => {}
+    }
+    if !peer.session.tcp_ao.is_empty() && !kernel.tcp_ao {
+        return Err("tcpAO: the kernel of this node has no TCP-AO (Linux 6.7 with CONFIG_TCP_AO)".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use ferrocast_core::config::BfdProfile;
-    use std::time::Duration;
+    use ferrocast_core::config::{Password, SessionPolicy, TcpAoAlgorithm, TcpAoKey};
 
     /// An external peer with nothing unusual about it.
     pub(crate) fn peer(name: &str) -> Peer {
@@ -70,31 +50,34 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nothing_configured_is_ignored_in_silence() {
+    fn peers_that_cannot_work_are_refused_in_words() {
         let plain = || peer("a");
-        assert_eq!(support(&plain()), Support { dial: Ok(()), warnings: vec![] });
+        assert_eq!(support(&plain()), Ok(()));
         for (peer, words) in [
-            (Peer { bfd: Some(BfdProfile::new("fast").into()), ..plain() }, "bfdProfile \"fast\""),
-            (Peer { graceful_restart: true, ..plain() }, "enableGracefulRestart"),
-            (Peer { connect_time: Some(Duration::from_secs(1)), ..plain() }, "connectTime"),
-        ] {
-            let support = support(&peer);
-            assert!(support.dial.is_ok() && support.warnings.len() == 1, "{words}");
-            assert!(support.warnings[0].contains(words), "{:?}", support.warnings);
-        }
-        for (peer, words) in [
-            (Peer { vrf: Some("red".into()), ..plain() }, "vrf \"red\""),
-            (Peer { endpoint: PeerEndpoint::Interface("eth1".into()), ..plain() }, "interface \"eth1\""),
-            (Peer { peer_asn: PeerAs::Internal, ..plain() }, "dynamicASN internal"),
-            (Peer { peer_asn: PeerAs::External, ..plain() }, "dynamicASN external"),
             (Peer { peer_asn: PeerAs::Number(0), ..plain() }, "peerASN 0"),
-            (Peer { my_asn: 0, ..plain() }, "myASN 0"),
-            (Peer { local_asn: Some(7), ..plain() }, "localASN 7"),
+            (Peer { my_asn: 0, ..plain() }, "AS number 0"),
+            (Peer { local_asn: Some(0), ..plain() }, "AS number 0"),
             (Peer { password_missing: Some("Secret x not found".into()), ..plain() }, "Secret x not found"),
             (Peer { source_address: Some("fd00::1".parse().unwrap()), ..plain() }, "another family"),
         ] {
-            let refusal = support(&peer).dial.unwrap_err();
+            let refusal = support(&peer).unwrap_err();
             assert!(refusal.contains(words), "{refusal}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_said() {
+        let (none, all) = (Kernel { tcp_ao: false, vrf: false }, Kernel { tcp_ao: true, vrf: true });
+        let key =
+            TcpAoKey { send_id: 1, receive_id: 1, algorithm: TcpAoAlgorithm::HmacSha1, secret: Password("k".into()) };
+        let session = SessionPolicy { tcp_ao: vec![key], ..SessionPolicy::default() };
+        for (peer, words) in
+            [(Peer { vrf: Some("red".into()), ..peer("a") }, "vrf \"red\""), (Peer { session, ..peer("a") }, "tcpAO")]
+        {
+            assert_eq!(lacking(&peer, all), Ok(()));
+            let refusal = lacking(&peer, none).unwrap_err();
+            assert!(refusal.contains(words), "{refusal}");
+        }
+        assert_eq!(lacking(&peer("a"), none), Ok(()));
     }
 }

@@ -254,16 +254,18 @@ async fn md5_session_needs_the_same_key_on_both_sides() {
             return;
         }
     };
-    let node = Node::start([Peer { password: key("s3cret"), ..peer("r", lab.address()) }]);
+    let second = Duration::from_secs(1);
+    let with_key =
+        |text| Peer { password: key(text), hold_time: 3 * second, keepalive_time: second, ..peer("r", lab.address()) };
+    let node = Node::start([with_key("s3cret")]);
     node.apply(&desired(1, [v4(1)])).await;
     lab.rib(|rib| rib.routes.len() == 1).await;
 
-    // another key: that session alone ends, and comes back with the right one
-    let with_key = |text| peer_set([Peer { password: key(text), ..peer("r", lab.address()) }]);
-    node.peers.send_replace(with_key("wrong"));
+    // another key, which the router does not follow: the session ends with the hold time
+    node.peers.send_replace(peer_set([with_key("wrong")]));
     lab.rib(|rib| rib.peers.is_empty()).await;
     node.observed("r", |o| o.reason.contains("could not connect in time")).await;
     assert!(lab.router.rib().borrow().peers.is_empty());
-    node.peers.send_replace(with_key("s3cret"));
+    node.peers.send_replace(peer_set([with_key("s3cret")]));
     lab.rib(|rib| rib.routes.len() == 1).await;
 }

@@ -10,7 +10,7 @@ use std::{
 
 use common::*;
 use ferrocast_bgp::{
-    PeerSet,
+    PeerSet, SessionInfo,
     router::{Rib, RouterConfig},
 };
 use ferrocast_bgp_proto::{
@@ -24,6 +24,10 @@ use ferrocast_core::{
 
 fn local() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
+}
+
+fn local_id(info: &SessionInfo) -> Option<Ipv4Addr> {
+    info.negotiated.as_ref().map(|negotiated| negotiated.local_id)
 }
 
 #[tokio::test]
@@ -204,7 +208,7 @@ async fn session_is_dialled_from_the_source_address() {
     let rib = lab.rib(|rib| rib.routes.len() == 1).await;
     assert_eq!(rib.next_hops(&v4(1)).collect::<Vec<_>>(), [(from, from)]);
     let info = node.announcer.session(&"r".into()).unwrap();
-    assert_eq!((info.local_address, info.local_id), (Some(from), Some(Ipv4Addr::new(127, 0, 0, 12))));
+    assert_eq!((info.local_address, local_id(&info)), (Some(from), Some(Ipv4Addr::new(127, 0, 0, 12))));
 }
 
 #[tokio::test]
@@ -225,7 +229,7 @@ async fn session_over_ipv6_carries_both_families() {
     // whatever loopback has beside 127.0.0.1, else the Node's InternalIP
     assert!(rib.next_hops(&v4(1)).all(|(_, next_hop)| next_hop.is_ipv4() && !next_hop.is_loopback()));
     let info = node.announcer.session(&"r".into()).unwrap();
-    assert_eq!(info.local_id, Some(Ipv4Addr::new(192, 0, 2, 11)), "the Node's InternalIP");
+    assert_eq!(local_id(&info), Some(Ipv4Addr::new(192, 0, 2, 11)), "the Node's InternalIP");
 }
 
 #[tokio::test]
@@ -357,7 +361,7 @@ async fn route_refresh_is_answered_with_everything_of_the_family() {
     for _ in 0..4 {
         puppet.update().await;
     }
-    puppet.send(&Message::RouteRefresh(RouteRefresh { afi: 2, subtype: 0, safi: 1 })).await;
+    puppet.send(&Message::RouteRefresh(RouteRefresh::new(Family::Ipv6Unicast, 0))).await;
     assert_eq!(puppet.update().await.reach, [v6(1)]);
 }
 
@@ -377,9 +381,9 @@ async fn nothing_is_said_before_the_first_decision() {
 async fn peer_that_cannot_be_had_is_reported_and_not_dialled() {
     let (pipes, _accepted) = Pipes::new();
     let dials = pipes.dials.clone();
-    let asked = Peer { vrf: Some("red".into()), ..peer("p", PIPE) };
+    let asked = Peer { password_missing: Some("Secret x not found".into()), ..peer("p", PIPE) };
     let node = Node::start_with([asked], quick(), Arc::new(pipes));
     let target = node.observed("p", |o| !o.reason.is_empty()).await;
-    assert!(target.reason.contains("vrf \"red\" is not supported yet"), "{}", target.reason);
+    assert!(target.reason.contains("Secret x not found"), "{}", target.reason);
     assert_eq!(dials.load(std::sync::atomic::Ordering::Relaxed), 0);
 }

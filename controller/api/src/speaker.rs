@@ -56,7 +56,7 @@ pub struct SpeakerPeer {
     /// Address of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// AS number of the peer.
+    /// AS number of the peer: agreed, else as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<i64>,
     /// Established; Connecting while the peer is dialled or waited for; Idle if it is not.
@@ -74,7 +74,7 @@ pub struct SpeakerPeer {
     /// Prefixes that the peer has from this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<AnnouncedPrefixes>,
-    /// Graceful restart was asked for by the BGPPeer.
+    /// The peer keeps our routes while the speaker restarts (agreed when the session opened).
     pub graceful_restart: bool,
     /// The BFD session beside the BGP session.
     #[serde(default, skip_serializing_if = "Option::is_none")]

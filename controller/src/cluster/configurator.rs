@@ -137,17 +137,15 @@ fn text(problem: &Problem) -> String {
     full.strip_prefix(&format!("{}: ", problem.object)).unwrap_or(&full).to_owned()
 }
 
-/// What valid peers ask for that this version does not do.
+/// What valid peers ask for that cannot be done.
 fn unsupported(config: &Config) -> Vec<(ObjectKey, String)> {
     let mut found = Vec::new();
     for peer in config.peers.values() {
-        let support = ferrocast_bgp::support(peer);
-        let object = ObjectKey { kind: Kind::Peer.name(), name: peer.name.clone() };
         // A missing password or BFDProfile is reported as such.
-        if let (Err(why), None, None) = (support.dial, &peer.password_missing, &peer.bfd_missing) {
-            found.push((object.clone(), format!("not dialled: {why}")));
+        if let (Err(why), None, None) = (ferrocast_bgp::support(peer), &peer.password_missing, &peer.bfd_missing) {
+            let object = ObjectKey { kind: Kind::Peer.name(), name: peer.name.clone() };
+            found.push((object, format!("not dialled: {why}")));
         }
-        found.extend(support.warnings.into_iter().map(|w| (object.clone(), w)));
     }
     found
 }

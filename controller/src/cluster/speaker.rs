@@ -7,7 +7,10 @@ use std::{
 
 use ferrocast_api::{AnnouncedPrefixes, OWN_GROUP, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusStatus};
 use ferrocast_bgp::{BgpAnnouncer, PeerSet, SessionInfo};
-use ferrocast_bgp_proto::{Family, fsm::State};
+use ferrocast_bgp_proto::{
+    Family,
+    fsm::{Negotiated, State},
+};
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     announce::Announcer as _,
@@ -194,7 +197,7 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
     let mut problems: Vec<String> = Vec::new();
     for (name, peer) in &told.peers.peers {
         let info = sessions.get(&**name).copied();
-        let dial = ferrocast_bgp::support(peer).dial;
+        let dial = ferrocast_bgp::support(peer);
         let state = match (info.map(|i| i.state), &dial) {
             (Some(State::Established), _) => "Established",
             (_, Err(_)) => "Idle",
@@ -212,17 +215,21 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
             problems.push(text(format!("BGPPeer {name}: {state}: {why}")));
         }
         let established = info.filter(|_| state == "Established");
+        let agreed = established.and_then(|i| i.negotiated.as_deref());
         peers.push(SpeakerPeer {
             name: name.to_string(),
             address: info.and_then(|i| i.address).map(|a| a.to_string()),
-            asn: info.and_then(|i| i.peer_as).map(i64::from),
+            asn: agreed.map(|a| a.peer_as).or_else(|| info.and_then(|i| i.peer_as)).map(i64::from),
             state: state.to_owned(),
             since: jiff::Timestamp::try_from(entry.1).ok().filter(|_| info.is_some()).map(|t| format!("{t:.0}")),
             last_error,
-            families: established.into_iter().flat_map(|i| i.families.iter().map(|f| family(f).to_owned())).collect(),
+            families: agreed.into_iter().flat_map(|a| a.families.iter().map(|f| family(f).to_owned())).collect(),
             announced: established.map(|i| announced(&i.announced)),
-            graceful_restart: peer.graceful_restart,
-            bfd: peer.bfd.as_ref().map(|bfd| SpeakerBfd { profile: bfd.name.to_string(), state: None }),
+            graceful_restart: agreed.is_some_and(Negotiated::keeps_routes),
+            bfd: peer.bfd.as_ref().map(|profile| SpeakerBfd {
+                profile: profile.name.to_string(),
+                state: info.and_then(|i| i.bfd.as_ref()).map(|b| format!("{:?}", b.state)),
+            }),
             flaps: info.map_or(0, |i| number(i.counts().flaps)),
         });
     }

@@ -3,4 +3,5 @@ pub mod controller;
 mod documents;
 mod ending;
 mod parts;
+mod sessions;
 pub mod speaker;

@@ -15,9 +15,10 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::{
-    documents::{announced_lines, decisions_document, sessions_document},
+    documents::{announced_lines, decisions_document},
     ending::{self, Whose},
     parts::{Elsewhere, stop_signal, watch_configuration},
+    sessions::{routes_document, sessions_document},
 };
 use crate::{
     cli::SpeakerArgs,
@@ -188,7 +189,9 @@ fn pages(
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
+    let for_routes = bgp.clone();
     let sessions = move || sessions_document(&bgp);
+    let routes = move || routes_document(&for_routes);
     Pages {
         metrics,
         lines: Arc::new(move || {
@@ -204,6 +207,7 @@ fn pages(
                 })
             }),
             ("/v1/bgp", Arc::new(sessions)),
+            ("/v1/bgp/routes", Arc::new(routes)),
         ],
         drained: Some(drained),
     }

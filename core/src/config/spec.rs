@@ -201,7 +201,6 @@ pub struct LinkBandwidthSpec {
 
 /// The spec of one object, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there are few objects, each behind an Arc")]
 pub enum Spec {
     /// `IPAddressPool`.
     Pool(PoolSpec),

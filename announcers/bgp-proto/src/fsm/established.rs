@@ -2,7 +2,7 @@
 use super::{Action, Event, Moment, REFRESH_INTERVAL_MIN, Session, State, session::due};
 use crate::{
     family::Family,
-    wire::{Message, RouteRefresh},
+    wire::{Message, Notification, RouteRefresh},
 };
 
 /// Subcode of an unexpected message in this state. Source: RFC 6608 §3.
@@ -23,13 +23,19 @@ pub(super) fn handle(session: &mut Session, event: Event<'_>, at: Moment, out: &
 }
 
 /// Answers at once, or when the interval since the last answer is over. Families that are not shared are ignored.
-/// Source: RFC 2918 §4.
+/// Source: RFC 2918 §4, RFC 7313 §5.
 fn refresh(session: &mut Session, request: RouteRefresh, at: Moment, out: &mut Vec<Action>) {
+    if request.subtype != 0 {
+        let enhanced = session.negotiated.as_ref().is_some_and(|n| n.enhanced_route_refresh);
+        if enhanced && matches!(request.subtype, RouteRefresh::BEGIN | RouteRefresh::END) && !request.rest.is_empty() {
+            let mut message = bytes::BytesMut::new();
+            Message::RouteRefresh(request).encode(&mut message);
+            session.fail(Notification::refresh_length(&message), at, out);
+        }
+        return; // begin and end of a refresh concern receivers of routes
+    }
     let shared = session.negotiated.as_ref().map(|n| n.families).unwrap_or_default();
     let Some(family) = Family::from_wire(request.afi, request.safi).filter(|f| shared.contains(*f)) else { return };
-    if request.subtype != 0 {
-        return; // begin and end of an enhanced refresh (RFC 7313) concern receivers of routes
-    }
     match session.refresh_allowed[family.index()] {
         Some(allowed) if allowed > at.now => session.timers.refresh[family.index()] = Some(allowed),
         _ => answer(session, family, at, out),

@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     family::{Families, Family},
-    wire::{Capability, DecodeError, Message, Notification},
+    wire::{Capability, DecodeError, GracefulRestart, Message, Notification, Role},
 };
 
 /// Hold time while the peer's OPEN is awaited. Source: RFC 4271 §8.2.2 ("large").
@@ -59,6 +59,8 @@ impl fmt::Display for State {
 pub enum Mode {
     /// We dial.
     Active,
+    /// We are dialled, again and again.
+    Listening,
     /// We are dialled; an ended session is not tried again.
     Passive,
 }
@@ -129,8 +131,37 @@ pub struct Config {
     pub keepalive_time: Duration,
     /// Families that we offer.
     pub families: Families,
+    /// Offer to announce IPv4 routes with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// How long the peer should keep our routes over a restart, whole seconds (RFC 4724); `None`: graceful restart is not
+    /// offered.
+    pub restart_time_s: Option<u16>,
+    /// The peer may have routes of an earlier process of ours: the first OPENs say so, until a session is Established.
+    pub restarting: bool,
+    /// Our role (RFC 9234); `None`: not said.
+    pub role: Option<Role>,
     /// When to try again.
     pub retry: Retry,
+}
+
+impl Config {
+    /// Everything else as RFC 4271 suggests: both families, 90 s, no option on.
+    #[must_use]
+    pub fn new(mode: Mode, local_as: u32, peer_as: PeerAs) -> Self {
+        Self {
+            mode,
+            local_as,
+            peer_as,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: Duration::from_secs(30),
+            families: Families::ALL,
+            extended_next_hop: false,
+            restart_time_s: None,
+            restarting: false,
+            role: None,
+            retry: Retry::default(),
+        }
+    }
 }
 
 /// The present, as the state machine needs it: the time, and a number at random for jitter. A test passes what it likes.
@@ -157,8 +188,17 @@ pub enum Event<'a> {
     Start,
     /// The session is not wanted any more; the peer is told this.
     Stop(Notification),
+    /// The session is not wanted any more; the peer is told nothing, so that it keeps our routes (RFC 4724).
+    Leave,
+    /// Something outside (BFD, say) shows that the session is of no use; the peer is told this, and tried again.
+    Fault(Notification),
     /// TCP is up; the identifier may depend on the connection's address.
     Connected {
+        /// Our BGP identifier, not zero.
+        id: Ipv4Addr,
+    },
+    /// The peer has dialled. Heeded in Connect (dialling is given up) and Active; see [`Session::accepts`].
+    Accepted {
         /// Our BGP identifier, not zero.
         id: Ipv4Addr,
     },
@@ -210,6 +250,8 @@ pub enum Down {
     Received(Notification),
     /// The session is not wanted any more.
     Stopped(Notification),
+    /// Closed from our side without a word.
+    Left,
 }
 
 impl fmt::Display for Down {
@@ -221,6 +263,7 @@ impl fmt::Display for Down {
             Self::Sent(n) => write!(f, "sent NOTIFICATION {n}"),
             Self::Received(n) => write!(f, "received NOTIFICATION {n}"),
             Self::Stopped(n) => write!(f, "stopped: {n}"),
+            Self::Left => f.write_str("closed without NOTIFICATION, so that the peer keeps the routes"),
         }
     }
 }
@@ -246,8 +289,30 @@ pub struct Negotiated {
     pub as4: bool,
     /// The peer understands ROUTE-REFRESH.
     pub route_refresh: bool,
+    /// Both sides mark begin and end of a refresh (RFC 7313).
+    pub enhanced_route_refresh: bool,
+    /// The peer takes IPv4 routes with IPv6 next hops, and we offered them (RFC 8950).
+    pub extended_next_hop: bool,
+    /// What the peer says of graceful restart, if we offered it too.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// The peer's role.
+    pub role: Option<Role>,
     /// All that the peer sent.
     pub capabilities: Vec<Capability>,
+}
+
+impl Negotiated {
+    /// Does the peer keep our routes of the families agreed upon when TCP just ends? Source: RFC 4724 §4.2.
+    #[must_use]
+    pub fn keeps_routes(&self) -> bool {
+        self.graceful_restart.is_some()
+    }
+
+    /// Does it keep them after a NOTIFICATION too, unless that is a hard reset? Source: RFC 8538 §4.
+    #[must_use]
+    pub fn keeps_routes_after_notification(&self) -> bool {
+        self.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
+    }
 }
 
 #[cfg(test)]

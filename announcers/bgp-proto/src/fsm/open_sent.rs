@@ -24,7 +24,7 @@ pub(super) fn handle(session: &mut Session, event: Event<'_>, at: Moment, out: &
     }
 }
 
-/// What both OPENs have in common. Source: RFC 4271 §6.2, RFC 6286 §2.2.
+/// What both OPENs have in common. Source: RFC 4271 §6.2, RFC 6286 §2.2, RFC 9234 §4.2.
 fn negotiate(session: &Session, open: Open) -> Result<Negotiated, Notification> {
     let config = &session.config;
     let peer_as = open.asn();
@@ -35,6 +35,14 @@ fn negotiate(session: &Session, open: Open) -> Result<Negotiated, Notification> 
     if internal && open.id == session.id {
         return Err(Notification::bad_bgp_identifier());
     }
+    let offer = session.offer();
+    let role = open.role();
+    if let (Some(ours), Some(theirs), false) = (config.role, role, internal)
+        && offer.options
+        && !ours.fits(theirs)
+    {
+        return Err(Notification::role_mismatch());
+    }
     let hold_time = config.hold_time.min(Duration::from_secs(open.hold_time_s.into()));
     Ok(Negotiated {
         peer_as,
@@ -43,9 +51,13 @@ fn negotiate(session: &Session, open: Open) -> Result<Negotiated, Notification> 
         internal,
         hold_time,
         keepalive_time: config.keepalive_time.min(hold_time / 3),
-        families: config.families.intersection(open.families()),
-        as4: open.four_octet_as().is_some(),
-        route_refresh: open.route_refresh(),
+        families: offer.families.intersection(open.families()),
+        as4: offer.essentials && open.four_octet_as().is_some(),
+        route_refresh: offer.options && open.route_refresh(),
+        enhanced_route_refresh: offer.options && open.enhanced_route_refresh(),
+        extended_next_hop: offer.options && config.extended_next_hop && open.ipv4_over_ipv6(),
+        graceful_restart: config.restart_time_s.filter(|_| offer.options).and(open.graceful_restart().cloned()),
+        role,
         capabilities: open.capabilities,
     })
 }

@@ -6,9 +6,30 @@ use super::{
     open_confirm, open_sent,
 };
 use crate::{
-    family::Families,
-    wire::{Message, Notification},
+    family::{Families, Family},
+    wire::{Capability, GracefulRestart, Message, Notification, Open},
 };
+
+/// How much an OPEN of ours offers: less, after the peer refused more. Source: RFC 5492 §3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Candour {
+    /// Everything configured.
+    #[default]
+    Everything,
+    /// Families and four-octet AS numbers only.
+    Essentials,
+    /// No optional parameter at all: IPv4 unicast, as in 1995.
+    Nothing,
+}
+
+/// What our OPEN offers.
+pub(super) struct Offer {
+    pub(super) families: Families,
+    /// The capabilities without which little works: MP, four-octet AS.
+    pub(super) essentials: bool,
+    /// All others.
+    pub(super) options: bool,
+}
 
 /// Deadlines; `None`: not running.
 #[derive(Debug, Default)]
@@ -33,6 +54,7 @@ pub struct Session {
     pub(super) timers: Timers,
     /// Failures since the last stable session.
     failures: u32,
+    candour: Candour,
     /// Our identifier on this connection.
     pub(super) id: Ipv4Addr,
     /// From OpenConfirm on.
@@ -52,6 +74,7 @@ impl Session {
             state: State::Idle,
             timers: Timers::default(),
             failures: 0,
+            candour: Candour::Everything,
             id: Ipv4Addr::UNSPECIFIED,
             negotiated: None,
             up_since: None,
@@ -71,6 +94,12 @@ impl Session {
         self.negotiated.as_ref()
     }
 
+    /// Would [`Event::Accepted`] be heeded now? In Idle not: whoever dials us there does so faster than we want to try.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        matches!(self.state, State::Connect | State::Active)
+    }
+
     /// When [`Event::Tick`] is next of use; `None`: only something from outside changes anything.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -81,7 +110,10 @@ impl Session {
     /// Feeds one event and appends what to do about it to `out`.
     pub fn handle(&mut self, event: Event<'_>, at: Moment, out: &mut Vec<Action>) {
         match event {
-            Event::Stop(notification) => self.stop(notification, out),
+            Event::Stop(notification) => self.stop(Some(notification), out),
+            Event::Leave => self.stop(None, out),
+            Event::Fault(notification) if self.state >= State::OpenSent => self.fail(notification, at, out),
+            Event::Fault(_) => {}
             event => match self.state {
                 State::Idle => idle::handle(self, &event, at, out),
                 State::Connect => connect::handle(self, &event, at, out),
@@ -93,15 +125,63 @@ impl Session {
         }
     }
 
+    /// Goes on with the connection of `other`, which was opened for the same peer at the same time (RFC 4271 §6.8).
+    pub fn take_over(&mut self, other: Self) {
+        (self.state, self.timers, self.id, self.negotiated) = (other.state, other.timers, other.id, other.negotiated);
+    }
+
     /// TCP is up: says OPEN. From Connect and Active.
     pub(super) fn open(&mut self, id: Ipv4Addr, at: Moment, out: &mut Vec<Action>) {
         self.enter(State::OpenSent);
         self.id = id;
         self.timers.hold = Some(at.now + OPEN_HOLD_TIME);
         let hold_time_s = u16::try_from(self.config.hold_time.as_secs()).unwrap_or(u16::MAX);
-        let families: Families = self.config.families;
-        let open = crate::wire::Open::new(self.config.local_as, hold_time_s, id, families);
+        let open = Open::with(self.config.local_as, hold_time_s, id, self.capabilities());
         out.push(Action::Send(Message::Open(open)));
+    }
+
+    /// What the OPEN of this attempt offers.
+    pub(super) fn offer(&self) -> Offer {
+        let essentials = self.candour != Candour::Nothing;
+        let families = if essentials {
+            self.config.families
+        } else {
+            self.config.families.intersection(Families::only(Family::Ipv4Unicast))
+        };
+        Offer { families, essentials, options: self.candour == Candour::Everything }
+    }
+
+    /// The capabilities of this attempt's OPEN, in the order of their codes.
+    fn capabilities(&self) -> Vec<Capability> {
+        let (offer, config) = (self.offer(), &self.config);
+        if !offer.essentials {
+            return vec![];
+        }
+        let mut all: Vec<_> = offer.families.iter().map(Capability::family).collect();
+        if offer.options {
+            all.push(Capability::RouteRefresh);
+            if config.extended_next_hop {
+                all.push(Capability::ipv4_over_ipv6());
+            }
+            all.extend(config.role.map(Capability::Role));
+            all.extend(config.restart_time_s.map(|restart_time_s| {
+                let forwarding = |family: Family| {
+                    let (afi, safi) = family.wire();
+                    (afi, safi, true) // the kernel forwards whatever becomes of this process
+                };
+                Capability::GracefulRestart(GracefulRestart {
+                    restarting: config.restarting,
+                    notification: true,
+                    restart_time_s,
+                    families: offer.families.iter().map(forwarding).collect(),
+                })
+            }));
+        }
+        all.push(Capability::FourOctetAs(config.local_as));
+        if offer.options {
+            all.push(Capability::EnhancedRouteRefresh);
+        }
+        all
     }
 
     /// The peer's KEEPALIVE has come: routes may flow.
@@ -110,6 +190,7 @@ impl Session {
         let keepalive = self.timers.keepalive;
         self.enter(State::Established);
         self.up_since = Some(at.now);
+        self.config.restarting = false;
         self.refresh_allowed = [None; 2];
         self.timers.keepalive = keepalive;
         self.restart_hold(at);
@@ -142,15 +223,35 @@ impl Session {
     pub(super) fn handle_connection(&mut self, event: Event<'_>, unexpected: u8, at: Moment, out: &mut Vec<Action>) {
         match event {
             Event::Closed | Event::ConnectFailed => self.lose(Down::Closed, at, out),
-            Event::Received(Message::Notification(n)) => self.lose(Down::Received(n), at, out),
+            Event::Received(Message::Notification(n)) => {
+                self.be_less_candid(&n);
+                self.lose(Down::Received(n), at, out);
+            }
             Event::Received(_) => self.fail(Notification::fsm_error(unexpected), at, out),
             Event::Malformed(error) => self.fail(error.notification(), at, out),
             Event::SendHoldExpired => {
                 out.push(Action::Abort);
                 self.end(Down::Sent(Notification::send_hold_timer_expired()), at, out);
             }
-            Event::Start | Event::Stop(_) | Event::Connected { .. } | Event::Tick => {}
+            Event::Start
+            | Event::Stop(_)
+            | Event::Leave
+            | Event::Fault(_)
+            | Event::Connected { .. }
+            | Event::Accepted { .. }
+            | Event::Tick => {}
         }
+    }
+
+    /// The next OPEN does without what the peer has refused.
+    fn be_less_candid(&mut self, refusal: &Notification) {
+        if self.up_since.is_some() || !refusal.refuses_capabilities() {
+            return;
+        }
+        self.candour = match (self.candour, refusal.subcode) {
+            (Candour::Everything, 7) => Candour::Essentials,
+            _ => Candour::Nothing,
+        };
     }
 
     /// Ends with a NOTIFICATION of ours.
@@ -166,14 +267,14 @@ impl Session {
         self.end(down, at, out);
     }
 
-    /// The operator's end: no next attempt.
-    fn stop(&mut self, notification: Notification, out: &mut Vec<Action>) {
+    /// The operator's end, with or without a word: no next attempt.
+    fn stop(&mut self, notification: Option<Notification>, out: &mut Vec<Action>) {
         if matches!(self.state, State::OpenSent | State::OpenConfirm | State::Established) {
-            out.push(Action::Send(Message::Notification(notification.clone())));
+            out.extend(notification.clone().map(|n| Action::Send(Message::Notification(n))));
         }
         if !matches!(self.state, State::Idle | State::Active) {
             out.push(Action::Close);
-            out.push(Action::Down(Down::Stopped(notification)));
+            out.push(Action::Down(notification.map_or(Down::Left, Down::Stopped)));
         }
         self.failures = 0;
         self.up_since = None;
@@ -183,13 +284,16 @@ impl Session {
     /// To Idle, with the next attempt in view.
     fn end(&mut self, down: Down, at: Moment, out: &mut Vec<Action>) {
         let retry = self.config.retry;
-        if self.up_since.take().is_some_and(|since| at.now.saturating_duration_since(since) >= retry.stable_after) {
-            self.failures = 0;
+        if let Some(since) = self.up_since.take() {
+            self.candour = Candour::Everything; // the peer may have learned since
+            if at.now.saturating_duration_since(since) >= retry.stable_after {
+                self.failures = 0;
+            }
         }
         let factor = 2_u32.saturating_pow(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.enter(State::Idle);
-        if self.config.mode == Mode::Active {
+        if self.config.mode != Mode::Passive {
             let delay = retry.delay_min.saturating_mul(factor).min(retry.delay_max);
             self.timers.retry = Some(at.now + at.jittered(delay));
         }

@@ -1,7 +1,7 @@
 //! Path attributes: what is said about a route, encoded once for many prefixes (RFC 4271 §4.3, §5).
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{AS_TRANS, MESSAGE_LEN_MAX, UPDATE_LEN_MIN, prefix::PREFIX_LEN_MAX, wire_len};
+use super::{AS_TRANS, MESSAGE_LEN_MAX, UPDATE_LEN_MIN, prefix, wire_len};
 use crate::family::Family;
 
 /// Attribute type codes.
@@ -11,14 +11,29 @@ pub(crate) mod codes {
     pub(crate) const NEXT_HOP: u8 = 3;
     pub(crate) const MED: u8 = 4;
     pub(crate) const LOCAL_PREF: u8 = 5;
+    pub(crate) const ATOMIC_AGGREGATE: u8 = 6;
+    pub(crate) const AGGREGATOR: u8 = 7;
     pub(crate) const COMMUNITIES: u8 = 8;
+    pub(crate) const ORIGINATOR_ID: u8 = 9;
+    pub(crate) const CLUSTER_LIST: u8 = 10;
     pub(crate) const MP_REACH: u8 = 14;
     pub(crate) const MP_UNREACH: u8 = 15;
     pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
+    pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    /// RFC 5701.
+    pub(crate) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
-    /// AS_PATH segment type AS_SEQUENCE.
-    pub(crate) const AS_SEQUENCE: u8 = 2;
+    /// RFC 9234.
+    pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
+}
+
+/// Types of an AS_PATH segment. Source: RFC 4271 §4.3, RFC 5065 §3.
+pub(super) mod segment {
+    pub(in crate::wire) const AS_SET: u8 = 1;
+    pub(in crate::wire) const AS_SEQUENCE: u8 = 2;
+    pub(in crate::wire) const AS_CONFED_SEQUENCE: u8 = 3;
+    pub(in crate::wire) const AS_CONFED_SET: u8 = 4;
 }
 
 /// Attribute flags. Source: RFC 4271 §4.3.
@@ -89,6 +104,48 @@ impl From<IpAddr> for NextHop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtendedCommunity(pub [u8; 8]);
 
+/// Type of the communities that name a two-octet AS. Source: RFC 4360 §3.1.
+const TWO_OCTET_AS: u8 = 0x00;
+/// In the type: the community stays inside the AS that receives it. Source: RFC 4360 §2.
+const NON_TRANSITIVE: u8 = 0x40;
+/// Sub-type of the link bandwidth. Source: RFC 10005.
+const LINK_BANDWIDTH: u8 = 0x04;
+
+/// What a link bandwidth community says. Source: RFC 10005.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinkBandwidth {
+    /// The AS that set it, or [`AS_TRANS`].
+    pub asn: u16,
+    /// Octets per second; receivers share traffic in the ratio of these.
+    pub octets_per_s: f32,
+    /// It is passed on to other ASes.
+    pub transitive: bool,
+}
+
+impl ExtendedCommunity {
+    /// A link bandwidth set by `asn`. A rate that is negative or no number is sent as 0, and infinity as the largest number,
+    /// since a receiver can do nothing with either. Source: RFC 10005.
+    #[must_use]
+    pub fn link_bandwidth(asn: u32, octets_per_s: f32, transitive: bool) -> Self {
+        let kind = if transitive { TWO_OCTET_AS } else { TWO_OCTET_AS | NON_TRANSITIVE };
+        let [high, low] = u16::try_from(asn).unwrap_or(AS_TRANS).to_be_bytes();
+        let sane = if octets_per_s > 0.0 { octets_per_s.min(f32::MAX) } else { 0.0 };
+        let [a, b, c, d] = sane.to_be_bytes();
+        Self([kind, LINK_BANDWIDTH, high, low, a, b, c, d])
+    }
+
+    /// The link bandwidth, if that is what the community says.
+    #[must_use]
+    pub fn as_link_bandwidth(&self) -> Option<LinkBandwidth> {
+        let [kind, LINK_BANDWIDTH, high, low, a, b, c, d] = self.0 else { return None };
+        (kind & !NON_TRANSITIVE == TWO_OCTET_AS).then(|| LinkBandwidth {
+            asn: u16::from_be_bytes([high, low]),
+            octets_per_s: f32::from_be_bytes([a, b, c, d]),
+            transitive: kind & NON_TRANSITIVE == 0,
+        })
+    }
+}
+
 /// What is said about a route, apart from its next hop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathAttributes {
@@ -157,7 +214,7 @@ impl AttributeBlock {
         }
         put_sets(&mut common, attributes, as4);
         let block = Self { family, multi_protocol, attributes: common };
-        if block.room() < PREFIX_LEN_MAX { Err(TooLarge { len: block.len() }) } else { Ok(block) }
+        if block.room() < prefix::len_max(family) { Err(TooLarge { len: block.len() }) } else { Ok(block) }
     }
 
     /// The family of the routes that it can describe.
@@ -230,9 +287,9 @@ const SEGMENT_LEN_MAX: usize = 255;
 
 fn segments(path: &[u32], put_asn: impl Fn(&mut Vec<u8>, u32)) -> Vec<u8> {
     let mut value = Vec::with_capacity(2 + 4 * path.len());
-    for segment in path.chunks(SEGMENT_LEN_MAX) {
-        value.extend_from_slice(&[codes::AS_SEQUENCE, u8::try_from(segment.len()).unwrap_or(u8::MAX)]);
-        segment.iter().for_each(|asn| put_asn(&mut value, *asn));
+    for chunk in path.chunks(SEGMENT_LEN_MAX) {
+        value.extend_from_slice(&[segment::AS_SEQUENCE, u8::try_from(chunk.len()).unwrap_or(u8::MAX)]);
+        chunk.iter().for_each(|asn| put_asn(&mut value, *asn));
     }
     value
 }
@@ -252,7 +309,8 @@ fn put_as_path(out: &mut Vec<u8>, path: &[u32], as4: bool) {
     put(out, flags::TRANSITIVE, codes::AS_PATH, &value);
 }
 
-/// Communities, extended communities, AS4_PATH where a 2-octet peer needs it (RFC 6793 §4.2.2), large communities: in the order of their codes.
+/// Communities, extended communities, AS4_PATH where a 2-octet peer needs it (RFC 6793 §4.2.2), large communities: in the
+/// order of their codes.
 fn put_sets(out: &mut Vec<u8>, attributes: &PathAttributes, as4: bool) {
     let mut communities = attributes.communities.clone();
     communities.sort_unstable();
@@ -314,6 +372,65 @@ mod tests {
             0xc0, 17, 6, 2, 1, 0, 1, 0x11, 0x70,
         ];
         assert_eq!(block.attributes, want);
+    }
+
+    #[test]
+    fn paths_longer_than_a_segment_are_split() {
+        // 300 prepends to an old peer: 255 and 45 numbers, in AS_PATH and in AS4_PATH
+        let attributes = PathAttributes { as_path: vec![70_000; 300], ..Default::default() };
+        let old = AttributeBlock::new(V4, &attributes, NEXT_HOP, false).unwrap().attributes;
+        let mut path = vec![0x50, 2, 0x02, 0x5c, 2, 255];
+        path.extend([0x5b, 0xa0].repeat(255));
+        path.extend([2, 45]);
+        path.extend([0x5b, 0xa0].repeat(45));
+        assert_eq!(old[4..4 + path.len()], path);
+        let mut as4_path = vec![0xd0, 17, 0x04, 0xb4, 2, 255];
+        as4_path.extend([0, 1, 0x11, 0x70].repeat(255));
+        as4_path.extend([2, 45]);
+        as4_path.extend([0, 1, 0x11, 0x70].repeat(45));
+        assert_eq!(old[4 + path.len() + 7..], as4_path);
+        let short = PathAttributes { as_path: vec![65_535, 64_512], ..Default::default() };
+        let block = AttributeBlock::new(V4, &short, NEXT_HOP, false).unwrap();
+        assert_eq!(block.attributes[4..], [0x40, 2, 6, 2, 2, 0xff, 0xff, 0xfc, 0, 0x40, 3, 4, 192, 0, 2, 1]);
+    }
+
+    #[test]
+    fn link_bandwidth_is_read_back() {
+        for (asn, rate, transitive, want) in [
+            (64_512, 125_000_000.0, false, [0x40, 4, 0xfc, 0, 0x4c, 0xee, 0x6b, 0x28]),
+            (64_512, 1.0, true, [0x00, 4, 0xfc, 0, 0x3f, 0x80, 0, 0]),
+            (70_000, 0.0, true, [0x00, 4, 0x5b, 0xa0, 0, 0, 0, 0]),
+            (1, -5.0, true, [0x00, 4, 0, 1, 0, 0, 0, 0]),
+            (1, f32::NAN, true, [0x00, 4, 0, 1, 0, 0, 0, 0]),
+            (1, f32::INFINITY, true, [0x00, 4, 0, 1, 0x7f, 0x7f, 0xff, 0xff]),
+        ] {
+            let community = ExtendedCommunity::link_bandwidth(asn, rate, transitive);
+            assert_eq!(community.0, want, "{rate}");
+            let back = community.as_link_bandwidth().unwrap();
+            assert_eq!((back.asn, back.transitive), (u16::try_from(asn).unwrap_or(AS_TRANS), transitive));
+            assert_eq!(back.octets_per_s.to_be_bytes(), want[4..]);
+        }
+        for other in [[0x01, 4, 0, 0, 0, 0, 0, 0], [0x00, 2, 0, 0, 0, 0, 0, 0], [0x80, 4, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(ExtendedCommunity(other).as_link_bandwidth(), None);
+        }
+    }
+
+    #[test]
+    fn attributes_take_all_but_one_prefix_of_a_message() {
+        // 1,000 communities and then a path that fills up: 4,096 - 23 - ORIGIN 4 - NEXT_HOP 7 - COMMUNITIES 4,004 = 58
+        let communities: Vec<u32> = (0..1_000).collect();
+        for (family, next_hop, path, room) in [
+            (V4, NEXT_HOP, 12, Some(5)),
+            (V4, NEXT_HOP, 13, None),
+            // 65 without NEXT_HOP, then MP_REACH_NLRI 25
+            (Family::Ipv6Unicast, NextHop::from(IpAddr::V6(Ipv6Addr::LOCALHOST)), 4, Some(19)),
+            (Family::Ipv6Unicast, NextHop::from(IpAddr::V6(Ipv6Addr::LOCALHOST)), 5, None),
+        ] {
+            let attributes =
+                PathAttributes { communities: communities.clone(), as_path: vec![1; path], ..Default::default() };
+            let got = AttributeBlock::new(family, &attributes, next_hop, true).map(|block| block.room());
+            assert_eq!(got.ok(), room, "{family}, {path} hops");
+        }
     }
 
     #[test]

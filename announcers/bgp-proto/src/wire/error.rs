@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// UPDATE whose sections or attributes do not fit together.
     #[error("malformed UPDATE: {0}")]
     UpdateMalformed(&'static str),
+    /// UPDATE whose MP_REACH_NLRI or MP_UNREACH_NLRI cannot be read (RFC 4760 §7).
+    #[error("malformed multiprotocol attribute in UPDATE: {0}")]
+    MultiProtocol(&'static str),
     /// UPDATE with a prefix that is longer than its family allows, or cut short.
     #[error("invalid network field in UPDATE")]
     NetworkInvalid,
@@ -55,6 +58,7 @@ impl DecodeError {
             Self::OpenMalformed => (2, 0, vec![]),
             Self::HoldTime(_) => (2, 6, vec![]),
             Self::UpdateMalformed(_) => (3, 1, vec![]),
+            Self::MultiProtocol(_) => (3, 9, vec![]),
             Self::NetworkInvalid => (3, 10, vec![]),
         };
         Notification { code, subcode, data }

@@ -7,15 +7,17 @@ mod open;
 pub(crate) mod prefix;
 mod update;
 
-pub use attributes::{AttributeBlock, ExtendedCommunity, LargeCommunity, NextHop, Origin, PathAttributes, TooLarge};
+pub use attributes::{
+    AttributeBlock, ExtendedCommunity, LargeCommunity, LinkBandwidth, NextHop, Origin, PathAttributes, TooLarge,
+};
 pub use error::DecodeError;
-pub use inspect::{Disposition, inspect};
+pub use inspect::{Context, Disposition, inspect};
 pub use notification::{Notification, SHUTDOWN_TEXT_LEN_MAX};
-pub use open::{AS_TRANS, Capability, Open, VERSION};
+pub use open::{AS_TRANS, Capability, GracefulRestart, Open, RESTART_TIME_MAX_S, Role, VERSION};
 pub use update::{ReachPacker, WithdrawPacker, end_of_rib};
 
 pub(crate) use attributes::codes;
-pub(crate) use inspect::{Sections, next_attribute};
+pub(crate) use inspect::{Sections, next_attribute, path_fits};
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -85,15 +87,31 @@ impl Kind {
     }
 }
 
-/// A request to send everything of a family again. Source: RFC 2918 §3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A request to send everything of a family again, or a mark around the answer. Source: RFC 2918 §3, RFC 7313 §3.2.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteRefresh {
     /// Address family number.
     pub afi: u16,
-    /// 0, or the subtype of RFC 7313.
+    /// 0: a request; [`RouteRefresh::BEGIN`], [`RouteRefresh::END`].
     pub subtype: u8,
     /// Subsequent address family number.
     pub safi: u8,
+    /// What follows, usually nothing: filters (RFC 5291), which we ignore.
+    pub rest: Vec<u8>,
+}
+
+impl RouteRefresh {
+    /// Subtype BoRR: everything of the family follows. Source: RFC 7313 §3.2.
+    pub const BEGIN: u8 = 1;
+    /// Subtype EoRR: that was everything.
+    pub const END: u8 = 2;
+
+    /// One of a family.
+    #[must_use]
+    pub fn new(family: crate::Family, subtype: u8) -> Self {
+        let (afi, safi) = family.wire();
+        Self { afi, subtype, safi, rest: Vec::new() }
+    }
 }
 
 /// One message. The body of an UPDATE stays where it was received: [`inspect`] checks it, [`crate::tools`] reads it.
@@ -137,10 +155,11 @@ impl<'a> Message<'a> {
             (Kind::Notification, body) => Self::Notification(Notification::decode_body(body)),
             (Kind::Keepalive, _) => Self::Keepalive,
             (Kind::RouteRefresh, body) => match body {
-                [afi_high, afi_low, subtype, safi, ..] => Self::RouteRefresh(RouteRefresh {
+                [afi_high, afi_low, subtype, safi, rest @ ..] => Self::RouteRefresh(RouteRefresh {
                     afi: u16::from_be_bytes([*afi_high, *afi_low]),
                     subtype: *subtype,
                     safi: *safi,
+                    rest: rest.to_vec(),
                 }),
                 _ => return Err(DecodeError::BadLength(wire_len(len))),
             },
@@ -164,6 +183,7 @@ impl<'a> Message<'a> {
                 out.put_u16(refresh.afi);
                 out.put_u8(refresh.subtype);
                 out.put_u8(refresh.safi);
+                out.extend_from_slice(&refresh.rest);
             }
         }
         finish(out, start);
@@ -242,7 +262,7 @@ mod tests {
     #[test]
     fn decode_asks_for_more_when_a_message_is_not_complete() {
         let mut octets = BytesMut::new();
-        Message::RouteRefresh(RouteRefresh { afi: 2, subtype: 0, safi: 1 }).encode(&mut octets);
+        Message::RouteRefresh(RouteRefresh::new(crate::Family::Ipv6Unicast, 0)).encode(&mut octets);
         for len in 0..octets.len() {
             assert_eq!(Message::decode(&octets[..len]), Ok(None), "{len}");
         }

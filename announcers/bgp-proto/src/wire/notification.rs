@@ -17,6 +17,8 @@ pub struct Notification {
 
 /// Error code of an administrative end. Source: RFC 4486.
 const CEASE: u8 = 6;
+/// Subcode of a Cease that ends the routes too. Source: RFC 8538 §3.1.
+const HARD_RESET: u8 = 9;
 /// Cease subcodes that may carry a text. Source: RFC 9003 §2.
 const CEASE_WITH_TEXT: [u8; 2] = [2, 4];
 
@@ -85,6 +87,50 @@ impl Notification {
     #[must_use]
     pub const fn out_of_resources() -> Self {
         Self::new(CEASE, 8)
+    }
+
+    /// BFD says that the path is down, 6/10. Source: RFC 9384 §3.
+    #[must_use]
+    pub const fn bfd_down() -> Self {
+        Self::new(CEASE, 10)
+    }
+
+    /// The peer's role does not fit ours, 2/11. Source: RFC 9234 §4.2.
+    #[must_use]
+    pub const fn role_mismatch() -> Self {
+        Self::new(2, 11)
+    }
+
+    /// A ROUTE-REFRESH of the wrong length, 7/1, with the whole message. Source: RFC 7313 §5.
+    #[must_use]
+    pub fn refresh_length(message: &[u8]) -> Self {
+        Self { code: 7, subcode: 1, data: message.to_vec() }
+    }
+
+    /// The same end, but the routes end with the session although graceful restart is agreed upon, 6/9. Source: RFC 8538 §3.1.
+    #[must_use]
+    pub fn into_hard_reset(self) -> Self {
+        let mut data = vec![self.code, self.subcode];
+        data.extend_from_slice(&self.data);
+        Self { code: CEASE, subcode: HARD_RESET, data }
+    }
+
+    /// What a hard reset wraps. Source: RFC 8538 §3.1.
+    #[must_use]
+    pub fn wrapped(&self) -> Option<Self> {
+        match (self.code, self.subcode, &self.data[..]) {
+            (CEASE, HARD_RESET, [code, subcode, data @ ..]) => {
+                Some(Self { code: *code, subcode: *subcode, data: data.to_vec() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Does it say that the peer has no use for a capability or an optional parameter, so that the next OPEN should do
+    /// without? Source: RFC 5492 §3, §5.
+    #[must_use]
+    pub fn refuses_capabilities(&self) -> bool {
+        matches!((self.code, self.subcode), (2, 4 | 7))
     }
 
     /// The text that came with a Cease 6/2 or 6/4. A length that does not fit or octets that are not UTF-8 are shown as well
@@ -182,6 +228,9 @@ impl fmt::Display for Notification {
         if let Some(text) = self.text() {
             write!(f, " ({text:?})")?;
         }
+        if let Some(wrapped) = self.wrapped().filter(|w| w.wrapped().is_none()) {
+            write!(f, " of {wrapped}")?;
+        }
         Ok(())
     }
 }
@@ -200,6 +249,11 @@ mod tests {
             (Notification { code: 6, subcode: 4, data: vec![9, b'a'] }, "6/4 Administrative Reset (\"a\")"),
             (Notification { code: 6, subcode: 2, data: vec![1, 0xff] }, "6/2 Administrative Shutdown (\"\u{fffd}\")"),
             (Notification { code: 6, subcode: 3, data: vec![1, b'a'] }, "6/3 Peer De-configured"),
+            (
+                Notification::shutdown("drained").into_hard_reset(),
+                "6/9 Hard Reset of 6/2 Administrative Shutdown (\"drained\")",
+            ),
+            (Notification::bfd_down().into_hard_reset().into_hard_reset(), "6/9 Hard Reset"),
             (Notification::new(99, 7), "99/7 unknown error code"),
         ] {
             assert_eq!(notification.to_string(), want);

@@ -6,8 +6,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::DecodeError;
 use crate::family::Family;
 
-/// Most octets of one prefix: the length and an IPv6 address.
-pub(crate) const PREFIX_LEN_MAX: usize = 17;
+/// Most octets of one prefix of `family`: the length and a whole address.
+pub(super) fn len_max(family: Family) -> usize {
+    1 + octets_of(family.bits_max())
+}
 
 /// Octets that a prefix of so many bits needs after its length octet.
 fn octets_of(bits: u8) -> usize {
@@ -33,13 +35,26 @@ pub(super) fn encode(prefix: &IpNet, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`DecodeError::NetworkInvalid`] at the first prefix that is too long or cut short. Source: RFC 7606 §5.3.
-pub(crate) fn decode_all(family: Family, mut octets: &[u8], mut each: impl FnMut(IpNet)) -> Result<(), DecodeError> {
+pub(crate) fn decode_all(family: Family, octets: &[u8], mut each: impl FnMut(IpNet)) -> Result<(), DecodeError> {
+    walk(family, octets, |bits, address| each(decode_one(family, bits, address)))
+}
+
+/// Can every prefix in `octets` be read? Bits beyond a prefix's length are no fault. Source: RFC 7606 §5.3, RFC 4271 §4.3.
+///
+/// # Errors
+/// As [`decode_all`].
+pub(super) fn check_all(family: Family, octets: &[u8]) -> Result<(), DecodeError> {
+    walk(family, octets, |_, _| {})
+}
+
+/// The length in bits and the octets of every prefix.
+fn walk(family: Family, mut octets: &[u8], mut each: impl FnMut(u8, &[u8])) -> Result<(), DecodeError> {
     while let Some((&bits, rest)) = octets.split_first() {
         if bits > family.bits_max() {
             return Err(DecodeError::NetworkInvalid);
         }
         let (address, rest) = rest.split_at_checked(octets_of(bits)).ok_or(DecodeError::NetworkInvalid)?;
-        each(decode_one(family, bits, address));
+        each(bits, address);
         octets = rest;
     }
     Ok(())

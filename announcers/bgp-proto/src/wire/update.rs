@@ -52,25 +52,35 @@ impl ReachPacker {
 const NLRI_LEN_START: usize = 64;
 
 /// Collects prefixes of one family that are withdrawn and writes a full UPDATE whenever the next one would not fit.
+///
+/// Holds at most one message; nothing is allocated per prefix.
 #[derive(Debug)]
 pub struct WithdrawPacker {
     family: Family,
+    /// In MP_UNREACH_NLRI, not in the UPDATE's own field.
+    multi_protocol: bool,
     nlri: Vec<u8>,
 }
 
+/// Octets of MP_UNREACH_NLRI before its prefixes: flags, type, two octets of length, AFI, SAFI. Source: RFC 4760 §4.
+const MP_UNREACH_FRAMING: usize = 7;
+
 impl WithdrawPacker {
-    /// An empty one.
+    /// An empty one. IPv4 prefixes go into the UPDATE's own field, IPv6 prefixes into MP_UNREACH_NLRI.
     #[must_use]
     pub fn new(family: Family) -> Self {
-        Self { family, nlri: Vec::new() }
+        Self { family, multi_protocol: family != Family::Ipv4Unicast, nlri: Vec::new() }
+    }
+
+    /// An empty one whose prefixes go into MP_UNREACH_NLRI, IPv4 too: for sessions on which those are announced in
+    /// MP_REACH_NLRI, with IPv6 next hops (RFC 8950).
+    #[must_use]
+    pub fn multi_protocol(family: Family) -> Self {
+        Self { family, multi_protocol: true, nlri: Vec::new() }
     }
 
     fn room(&self) -> usize {
-        let framing = match self.family {
-            Family::Ipv4Unicast => 0,
-            Family::Ipv6Unicast => 7, // flags, type, two octets of length, AFI, SAFI
-        };
-        MESSAGE_LEN_MAX - UPDATE_LEN_MIN - framing
+        MESSAGE_LEN_MAX - UPDATE_LEN_MIN - if self.multi_protocol { MP_UNREACH_FRAMING } else { 0 }
     }
 
     /// Adds a prefix of the family; writes the message before it to `out` if that is full, and says so.
@@ -86,45 +96,51 @@ impl WithdrawPacker {
         if self.nlri.is_empty() {
             return false;
         }
-        write_withdrawn(self.family, &self.nlri, out);
+        if self.multi_protocol {
+            write_mp_unreach(self.family, &self.nlri, out);
+        } else {
+            write_withdrawn(&self.nlri, out);
+        }
         self.nlri.clear();
         true
     }
 }
 
-fn write_withdrawn(family: Family, nlri: &[u8], out: &mut BytesMut) {
+fn write_withdrawn(nlri: &[u8], out: &mut BytesMut) {
     let start = begin(out, Kind::Update);
-    match family {
-        Family::Ipv4Unicast => {
-            out.put_u16(wire_len(nlri.len()));
-            out.extend_from_slice(nlri);
-            out.put_u16(0); // no attributes
-        }
-        Family::Ipv6Unicast => {
-            let (afi, safi) = family.wire();
-            let mp_len = 3 + nlri.len();
-            // End-of-RIB is written as everybody writes it: with a length of one octet
-            let extended = mp_len > usize::from(u8::MAX);
-            out.put_u16(0); // no withdrawn IPv4 routes
-            out.put_u16(wire_len(mp_len + if extended { 4 } else { 3 }));
-            if extended {
-                out.extend_from_slice(&[flags::OPTIONAL | flags::EXTENDED_LENGTH, codes::MP_UNREACH]);
-                out.put_u16(wire_len(mp_len));
-            } else {
-                out.extend_from_slice(&[flags::OPTIONAL, codes::MP_UNREACH]);
-                out.put_u8(u8::try_from(mp_len).unwrap_or(u8::MAX));
-            }
-            out.put_u16(afi);
-            out.put_u8(safi);
-            out.extend_from_slice(nlri);
-        }
-    }
+    out.put_u16(wire_len(nlri.len()));
+    out.extend_from_slice(nlri);
+    out.put_u16(0); // no attributes
     finish(out, start);
 }
 
-/// Appends the End-of-RIB marker of `family`: an UPDATE that withdraws nothing. Source: RFC 4724 §2.
+fn write_mp_unreach(family: Family, nlri: &[u8], out: &mut BytesMut) {
+    let start = begin(out, Kind::Update);
+    let (afi, safi) = family.wire();
+    let mp_len = 3 + nlri.len();
+    out.put_u16(0); // no withdrawn IPv4 routes
+    // End-of-RIB is written as everybody writes it: with a length of one octet
+    if let Ok(short) = u8::try_from(mp_len) {
+        out.put_u16(wire_len(mp_len + 3));
+        out.extend_from_slice(&[flags::OPTIONAL, codes::MP_UNREACH, short]);
+    } else {
+        out.put_u16(wire_len(mp_len + 4));
+        out.extend_from_slice(&[flags::OPTIONAL | flags::EXTENDED_LENGTH, codes::MP_UNREACH]);
+        out.put_u16(wire_len(mp_len));
+    }
+    out.put_u16(afi);
+    out.put_u8(safi);
+    out.extend_from_slice(nlri);
+    finish(out, start);
+}
+
+/// Appends the End-of-RIB marker of `family`: an UPDATE that withdraws nothing. For IPv4 that is the empty UPDATE, wherever
+/// its routes were announced. Source: RFC 4724 §2.
 pub fn end_of_rib(family: Family, out: &mut BytesMut) {
-    write_withdrawn(family, &[], out);
+    match family {
+        Family::Ipv4Unicast => write_withdrawn(&[], out),
+        Family::Ipv6Unicast => write_mp_unreach(family, &[], out),
+    }
 }
 
 #[cfg(test)]
@@ -132,11 +148,16 @@ mod tests {
     use super::*;
     use crate::{
         tools,
-        wire::{Message, PathAttributes},
+        wire::{Message, NextHop, PathAttributes},
     };
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     type Prefix = fn(u32) -> IpNet;
+    type Next = fn(Family) -> WithdrawPacker;
+
+    const V6_NEXT_HOP: NextHop = NextHop::V6 { address: Ipv6Addr::LOCALHOST, link_local: None };
+    const V6_NEXT_HOPS: NextHop =
+        NextHop::V6 { address: Ipv6Addr::LOCALHOST, link_local: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)) };
 
     fn v4(i: u32) -> IpNet {
         IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 + i).into(), 32).unwrap()
@@ -159,12 +180,14 @@ mod tests {
         (lens, updates)
     }
 
-    fn announce(count: u32, next_hop: IpAddr, prefix: fn(u32) -> IpNet) -> BytesMut {
-        let attributes =
-            PathAttributes { as_path: vec![64_512], communities: vec![64_512 << 16 | 100], ..Default::default() };
-        let mut packer = ReachPacker::new(Arc::new(
-            AttributeBlock::new(Family::of(next_hop), &attributes, next_hop.into(), true).unwrap(),
-        ));
+    fn attributes() -> PathAttributes {
+        PathAttributes { as_path: vec![64_512], communities: vec![64_512 << 16 | 100], ..Default::default() }
+    }
+
+    fn announce(count: u32, next_hop: NextHop, prefix: Prefix) -> BytesMut {
+        let family = Family::of_prefix(&prefix(0));
+        let block = AttributeBlock::new(family, &attributes(), next_hop, true).unwrap();
+        let mut packer = ReachPacker::new(Arc::new(block));
         let mut out = BytesMut::new();
         for i in 0..count {
             packer.push(&prefix(i), &mut out);
@@ -176,7 +199,7 @@ mod tests {
     #[test]
     fn announcements_are_packed_to_the_limit() {
         for (count, messages, octets_max) in [(1, 1, 55), (809, 1, 4_095), (810, 2, 4_150), (10_000, 13, 51_156)] {
-            let out = announce(count, Ipv4Addr::LOCALHOST.into(), v4);
+            let out = announce(count, NextHop::V4(Ipv4Addr::LOCALHOST), v4);
             let (lens, updates) = read(&out);
             assert_eq!(lens.len(), messages, "{count}");
             assert!(out.len() <= octets_max, "{count}: {} octets", out.len());
@@ -187,8 +210,54 @@ mod tests {
     }
 
     #[test]
+    fn announcements_are_split_at_the_limit() {
+        // header and two section lengths, then ORIGIN 4, AS_PATH 9, NEXT_HOP 7, COMMUNITIES 7
+        const V4: usize = 23 + 27;
+        // MP_REACH_NLRI instead of NEXT_HOP: 4 of framing, AFI, SAFI, length, next hop, reserved
+        const MP: usize = 23 + 20 + 4 + 3 + 1 + 16 + 1;
+        const MP_TWO: usize = MP + 16;
+        let v4_next_hop = NextHop::V4(Ipv4Addr::LOCALHOST);
+        let cases: [(u32, NextHop, Prefix, &[usize]); 12] = [
+            (808, v4_next_hop, v4, &[V4 + 808 * 5]),
+            (809, v4_next_hop, v4, &[V4 + 809 * 5]),
+            (810, v4_next_hop, v4, &[V4 + 809 * 5, V4 + 5]),
+            (804, V6_NEXT_HOP, v4, &[MP + 804 * 5]),
+            (805, V6_NEXT_HOP, v4, &[MP + 805 * 5]),
+            (806, V6_NEXT_HOP, v4, &[MP + 805 * 5, MP + 5]),
+            (802, V6_NEXT_HOPS, v4, &[MP_TWO + 802 * 5]),
+            (803, V6_NEXT_HOPS, v4, &[MP_TWO + 802 * 5, MP_TWO + 5]),
+            (236, V6_NEXT_HOP, v6, &[MP + 236 * 17]),
+            (237, V6_NEXT_HOP, v6, &[MP + 236 * 17, MP + 17]),
+            (236, V6_NEXT_HOPS, v6, &[MESSAGE_LEN_MAX]),
+            (237, V6_NEXT_HOPS, v6, &[MESSAGE_LEN_MAX, MP_TWO + 17]),
+        ];
+        for (count, next_hop, prefix, want) in cases {
+            let (lens, updates) = read(&announce(count, next_hop, prefix));
+            assert_eq!(lens, want, "{count} over {next_hop:?}");
+            let family = Family::of_prefix(&prefix(0));
+            assert!(updates.iter().all(|u| u.next_hops[family.index()] == Some(next_hop)), "{count} over {next_hop:?}");
+            let prefixes: Vec<_> = updates.iter().flat_map(|u| &u.reach).copied().collect();
+            assert_eq!(prefixes, (0..count).map(prefix).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_message_is_filled_to_the_last_octet() {
+        // a longer path leaves room for whole prefixes exactly: 4,096 - 23 - 27 - 4 n is a multiple of 5 at n = 4
+        let attributes = PathAttributes { as_path: vec![64_512; 5], ..attributes() };
+        let next_hop = NextHop::V4(Ipv4Addr::LOCALHOST);
+        let block = Arc::new(AttributeBlock::new(Family::Ipv4Unicast, &attributes, next_hop, true).unwrap());
+        assert_eq!(block.room(), 806 * 5);
+        let mut packer = ReachPacker::new(block);
+        let mut out = BytesMut::new();
+        assert!((0..806).all(|i| !packer.push(&v4(i), &mut out)));
+        assert!(packer.push(&v4(806), &mut out));
+        assert_eq!(out.len(), MESSAGE_LEN_MAX);
+    }
+
+    #[test]
     fn ipv6_goes_into_mp_reach() {
-        let out = announce(10_000, Ipv6Addr::LOCALHOST.into(), v6);
+        let out = announce(10_000, V6_NEXT_HOP, v6);
         let (lens, updates) = read(&out);
         assert_eq!(lens.len(), 43);
         assert!(
@@ -199,19 +268,24 @@ mod tests {
 
     #[test]
     fn withdrawals_are_split_at_the_limit() {
-        let cases: [(u32, Prefix, &[usize]); 9] = [
-            (0, v4, &[]),
-            (813, v4, &[4_088]),
-            (814, v4, &[4_093]),
-            (815, v4, &[4_093, 28]),
-            (10_000, v4, &[4_093; 13]),
-            (14, v6, &[23 + 6 + 14 * 17]),
-            (238, v6, &[23 + 7 + 238 * 17]),
-            (239, v6, &[23 + 7 + 239 * 17]),
-            (240, v6, &[23 + 7 + 239 * 17, 23 + 6 + 17]),
+        let (own, mp): (Next, Next) = (WithdrawPacker::new, WithdrawPacker::multi_protocol);
+        let cases: [(u32, Next, Prefix, &[usize]); 13] = [
+            (0, own, v4, &[]),
+            (813, own, v4, &[4_088]),
+            (814, own, v4, &[4_093]),
+            (815, own, v4, &[4_093, 28]),
+            (10_000, own, v4, &[4_093; 13]),
+            (50, mp, v4, &[23 + 6 + 50 * 5]),
+            (51, mp, v4, &[23 + 7 + 51 * 5]),
+            (813, mp, v4, &[23 + 7 + 813 * 5]),
+            (814, mp, v4, &[23 + 7 + 813 * 5, 23 + 6 + 5]),
+            (14, own, v6, &[23 + 6 + 14 * 17]),
+            (238, mp, v6, &[23 + 7 + 238 * 17]),
+            (239, own, v6, &[23 + 7 + 239 * 17]),
+            (240, own, v6, &[23 + 7 + 239 * 17, 23 + 6 + 17]),
         ];
-        for (count, prefix, want) in cases {
-            let mut packer = WithdrawPacker::new(Family::of_prefix(&prefix(0)));
+        for (count, packer, prefix, want) in cases {
+            let mut packer = packer(Family::of_prefix(&prefix(0)));
             let mut out = BytesMut::new();
             for i in 0..count {
                 packer.push(&prefix(i), &mut out);

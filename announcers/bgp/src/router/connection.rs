@@ -3,8 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Buf as _;
 use ferrocast_bgp_proto::{
-    Families,
-    fsm::{self, Action, Config, Event, Mode, PeerAs, Retry},
+    fsm::{self, Action, Config, Event, Mode, PeerAs},
     tools::Update,
     wire::{self, DecodeError, Notification, end_of_rib},
 };
@@ -120,7 +119,7 @@ impl Running<'_> {
             } => Event::Tick,
             progress = self.wire.progress() => match progress {
                 Progress::Ended(_) => Event::Closed,
-                Progress::Read | Progress::Wrote => return,
+                Progress::Read(_) | Progress::Wrote(_) => return,
             },
         };
         self.feed(event);
@@ -153,13 +152,10 @@ impl Identity {
 
     async fn converse(&self, wire: Wire, stop: &CancellationToken) {
         let config = Config {
-            mode: Mode::Passive,
-            local_as: self.config.asn,
-            peer_as: PeerAs::Any,
             hold_time: self.config.hold_time,
             keepalive_time: self.config.hold_time / 3,
-            families: Families::ALL,
-            retry: Retry::default(),
+            extended_next_hop: true,
+            ..Config::new(Mode::Passive, self.config.asn, PeerAs::Any)
         };
         let mut running = Running {
             identity: self,

@@ -108,7 +108,7 @@ impl Router {
     pub async fn start(supervisor: &mut Supervisor, config: RouterConfig) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         for (peer, password) in &config.passwords {
-            sockopt::set_md5_key(&listener, *peer, password)?;
+            sockopt::set_md5_key(&listener, *peer, Some(password))?;
         }
         let address = listener.local_addr()?;
         let (messages, queue) = mpsc::channel(QUEUE_LEN_MAX);

@@ -1,7 +1,7 @@
 //! What a session says about itself.
 use std::{sync::Arc, time::SystemTime};
 
-use ferrocast_bgp_proto::{Families, fsm::State};
+use ferrocast_bgp_proto::fsm::State;
 use ferrocast_core::{
     announce::TargetObserved,
     config::{Peer, PeerAs, PeerEndpoint},
@@ -32,20 +32,28 @@ impl Session {
     }
 
     /// The peer is not dialled.
-    pub(super) fn report_refused(&self, peer: &Peer, reason: &str, warnings: Vec<String>) {
-        let label = match &peer.endpoint {
-            PeerEndpoint::Address(ip) => std::net::SocketAddr::new(*ip, peer.port).to_string(),
-            PeerEndpoint::Interface(name) => name.to_string(),
-        };
+    pub(super) fn report_refused(&self, peer: &Peer, reason: &str) {
         let now = SystemTime::now();
         let info = SessionInfo {
             last_error: Some(reason.to_owned()),
             last_error_at: Some(now),
-            warnings,
-            ..blank(peer, Arc::new(Counters::new(&label)), now)
+            ..blank(peer, Arc::new(Counters::new(&label(peer), vrf(peer))), now)
         };
         self.publish(info, TargetObserved { reason: format!("not dialled: {reason}"), ..TargetObserved::default() });
     }
+}
+
+/// The peer in metrics, as MetalLB writes it: `address:port`, or the interface.
+pub(super) fn label(peer: &Peer) -> String {
+    match &peer.endpoint {
+        PeerEndpoint::Address(ip) => std::net::SocketAddr::new(*ip, peer.port).to_string(),
+        PeerEndpoint::Interface(name) => name.to_string(),
+    }
+}
+
+/// The VRF in metrics; empty: none.
+pub(super) fn vrf(peer: &Peer) -> &str {
+    peer.vrf.as_deref().unwrap_or_default()
 }
 
 /// An idle session about which nothing is known yet.
@@ -53,21 +61,21 @@ pub(super) fn blank(peer: &Peer, counters: Arc<Counters>, now: SystemTime) -> Se
     SessionInfo {
         peer: peer.name.clone(),
         address: if let PeerEndpoint::Address(ip) = peer.endpoint { Some(ip) } else { None },
+        interface: if let PeerEndpoint::Interface(name) = &peer.endpoint { Some(name.clone()) } else { None },
         port: peer.port,
+        vrf: peer.vrf.clone(),
         peer_as: if let PeerAs::Number(asn) = peer.peer_asn { Some(asn) } else { None },
+        passive: peer.session.passive,
         state: State::Idle,
         since: now,
         last_error: None,
         last_error_at: None,
         local_address: None,
-        local_id: None,
-        peer_id: None,
-        hold_time: None,
-        keepalive_time: None,
-        families: Families::NONE,
-        peer_capabilities: vec![],
+        negotiated: None,
         announced: [0; 2],
-        warnings: vec![],
+        end_of_rib_at: None,
+        bfd: None,
+        routes: None,
         counters,
     }
 }

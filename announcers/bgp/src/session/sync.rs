@@ -1,14 +1,15 @@
 //! What a peer has from us, and how it gets from there to what is desired.
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::Arc,
+    time::SystemTime,
 };
 
 use bytes::BytesMut;
 use ferrocast_bgp_proto::{
     Families, Family,
-    wire::{Kind, ReachPacker, WithdrawPacker, end_of_rib},
+    fsm::Negotiated,
+    wire::{Kind, Message, NextHop, ReachPacker, RouteRefresh, WithdrawPacker, end_of_rib},
 };
 use ferrocast_core::{
     actor::CancellationToken,
@@ -19,7 +20,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::live::{Flow, Live};
-use crate::resolve::{Resolver, Route};
+use crate::resolve::{Resolver, Route, Terrain};
 
 /// Octets that may wait to be written before encoding stops until the peer has read some.
 const OUTBOX_LEN_MAX: usize = 64 * 1024;
@@ -35,12 +36,14 @@ type Announcements = OrdMap<IpNet, Arc<Announcement>>;
 pub(super) struct Adj {
     resolver: Resolver,
     families: Families,
-    sent: Announcements,
+    /// Begin and end of a refresh are marked (RFC 7313).
+    enhanced_refresh: bool,
+    pub(super) sent: Announcements,
     /// Generation of `sent`; zero: nothing yet.
     pub(super) generation: u64,
     end_of_rib_sent: bool,
-    /// Next hops that apply as soon as nothing else is under way.
-    readdress: Option<[Option<IpAddr>; Family::ALL.len()]>,
+    /// Terrain that applies as soon as nothing else is under way.
+    next_terrain: Option<Arc<Terrain>>,
     /// Families that the peer wants again.
     pub(super) refresh: Families,
     /// Prefixes that it has, by [`Family::ALL`].
@@ -55,40 +58,60 @@ pub(super) enum Work {
     Changes,
     /// Everything of a family again.
     Again(Family),
-    /// Everything of the families whose next hop is another now.
-    Readdress,
+    /// Every route that reads otherwise on other terrain.
+    Rechart,
 }
 
 impl Adj {
-    pub(super) fn new(resolver: Resolver, families: Families) -> Self {
+    pub(super) fn new(resolver: Resolver, negotiated: &Negotiated) -> Self {
         Self {
             resolver,
-            families,
+            families: negotiated.families,
+            enhanced_refresh: negotiated.enhanced_route_refresh,
             sent: OrdMap::new(),
             generation: 0,
             end_of_rib_sent: false,
-            readdress: None,
+            next_terrain: None,
             refresh: Families::NONE,
             announced: [0; Family::ALL.len()],
             refused: BTreeMap::new(),
         }
     }
 
-    /// What there is to do. Before the first decision (generation zero) nothing is said, not even End-of-RIB.
+    /// What there is to do. Before the first decision (generation zero) nothing is said; what was announced before a restart
+    /// is not the end of the RIB.
     pub(super) fn wants(&self, desired: &watch::Receiver<Arc<Desired>>) -> Option<Work> {
-        let generation = desired.borrow().generation;
-        if generation != 0 && (!self.end_of_rib_sent || desired.has_changed().unwrap_or(false)) {
+        let (generation, provisional) = {
+            let desired = desired.borrow();
+            (desired.generation, desired.provisional)
+        };
+        let incomplete = self.generation == 0 || (!self.end_of_rib_sent && !provisional);
+        if generation != 0 && (incomplete || desired.has_changed().unwrap_or(false)) {
             return Some(Work::Changes);
         }
-        if generation != 0 && self.readdress.is_some() {
-            return Some(Work::Readdress);
+        if generation != 0 && self.next_terrain.is_some() {
+            return Some(Work::Rechart);
         }
         self.refresh.iter().next().map(Work::Again)
     }
 
-    /// From now on the routes have these next hops.
-    pub(super) fn readdress(&mut self, next_hops: [Option<IpAddr>; Family::ALL.len()]) {
-        self.readdress = (next_hops != self.resolver.next_hops()).then_some(next_hops);
+    /// What the routes depend on.
+    pub(super) fn terrain(&self) -> &Arc<Terrain> {
+        self.resolver.terrain()
+    }
+
+    /// From now on the routes depend on this.
+    pub(super) fn chart(&mut self, terrain: Terrain) {
+        self.next_terrain = (terrain != **self.terrain()).then(|| Arc::new(terrain));
+    }
+
+    /// An empty packer for withdrawals of a family; IPv4 routes that were announced with an IPv6 next hop are withdrawn in the
+    /// same way (RFC 8950).
+    fn withdraw_packer(&self, family: Family) -> WithdrawPacker {
+        match self.terrain().next_hops[family.index()] {
+            Some(NextHop::V6 { .. }) => WithdrawPacker::multi_protocol(family),
+            _ => WithdrawPacker::new(family),
+        }
     }
 
     /// Old and new route of one change.
@@ -155,7 +178,7 @@ impl Live<'_> {
                 self.send_changes(&desired, stop).await
             }
             Work::Again(family) => self.send_again(family, stop).await,
-            Work::Readdress => self.send_readdressed(stop).await,
+            Work::Rechart => self.send_recharted(stop).await,
         };
         self.publish();
         done.err().unwrap_or(Flow::Go)
@@ -163,10 +186,11 @@ impl Live<'_> {
 
     /// Sends the differences between what the peer has and `desired`: withdrawals first, then the rest.
     async fn send_changes(&mut self, desired: &Desired, stop: &CancellationToken) -> Result<(), Flow> {
-        let Some(sent) = self.adj.as_ref().map(|adj| adj.sent.clone()) else { return Ok(()) };
+        let Some(adj) = &self.adj else { return Ok(()) };
+        let sent = adj.sent.clone();
         let epoch = self.epoch;
         if !sent.is_empty() {
-            let mut packers = Family::ALL.map(WithdrawPacker::new);
+            let mut packers = Family::ALL.map(|family| adj.withdraw_packer(family));
             for item in sent.diff(&desired.announcements) {
                 self.withdraw(&item.into(), &mut packers);
                 self.make_room(epoch, stop).await?;
@@ -185,16 +209,19 @@ impl Live<'_> {
         Ok(())
     }
 
-    /// Everything was handed over; the first time End-of-RIB says so. Source: RFC 4724 §2.
+    /// Everything was handed over; the first time End-of-RIB says so, unless it is only what was announced before a restart.
+    /// Source: RFC 4724 §2, §4.1.
     fn finish(&mut self, desired: &Desired) {
         let Some(adj) = &mut self.adj else { return };
         adj.sent = desired.announcements.clone();
         adj.generation = desired.generation;
-        let first = !std::mem::replace(&mut adj.end_of_rib_sent, true);
-        let families = adj.families;
-        if first {
-            self.write(|out| families.iter().map(|family| end_of_rib(family, out)).count() as u64);
+        if adj.end_of_rib_sent || desired.provisional {
+            return;
         }
+        adj.end_of_rib_sent = true;
+        let families = adj.families;
+        self.write(|out| families.iter().map(|family| end_of_rib(family, out)).count() as u64);
+        self.info.end_of_rib_at = Some(SystemTime::now());
     }
 
     /// First pass over the differences: what the peer has and shall not have any more.
@@ -234,33 +261,74 @@ impl Live<'_> {
         self.counters.sent(Kind::Update, wrote);
     }
 
-    /// Sends the routes whose next hop has changed; withdraws those that have none any more.
-    async fn send_readdressed(&mut self, stop: &CancellationToken) -> Result<(), Flow> {
+    /// Sends the routes that read otherwise on the next terrain; withdraws those that cannot be told there.
+    async fn send_recharted(&mut self, stop: &CancellationToken) -> Result<(), Flow> {
         let epoch = self.epoch;
         let Some(adj) = &mut self.adj else { return Ok(()) };
-        let Some(next_hops) = adj.readdress.take() else { return Ok(()) };
-        let old = adj.resolver.next_hops();
+        let Some(terrain) = adj.next_terrain.take() else { return Ok(()) };
+        let mut withdrawn = Family::ALL.map(|family| adj.withdraw_packer(family));
+        let mut old = std::mem::replace(&mut adj.resolver, Resolver::new(terrain));
         let sent = adj.sent.clone();
-        let desired = Desired { generation: adj.generation, provisional: false, announcements: sent.clone() };
-        for family in Family::ALL.into_iter().filter(|f| old[f.index()] != next_hops[f.index()]) {
-            if next_hops[family.index()].is_none() {
-                let mut packers = Family::ALL.map(WithdrawPacker::new);
-                for (prefix, old) in sent.iter().filter(|(prefix, _)| Family::of_prefix(prefix) == family) {
-                    self.withdraw(&Change { prefix, old: Some(old), new: None }, &mut packers);
-                    self.make_room(epoch, stop).await?;
-                }
-                self.write(|out| packers[family.index()].flush(out).into());
+        let mut packers = Packers::default();
+        for (prefix, announcement) in &sent {
+            self.recast(prefix, announcement, &mut old, &mut packers, &mut withdrawn);
+            self.make_room(epoch, stop).await?;
+        }
+        for packer in &mut withdrawn {
+            self.write(|out| packer.flush(out).into());
+        }
+        self.write(|out| packers.flush(out));
+        Ok(())
+    }
+
+    /// One route of [`Live::send_recharted`]: what `old` made of it is what the peer has.
+    fn recast(
+        &mut self,
+        prefix: &IpNet,
+        announcement: &Arc<Announcement>,
+        old: &mut Resolver,
+        packers: &mut Packers,
+        withdrawn: &mut [WithdrawPacker; Family::ALL.len()],
+    ) {
+        if self.adj.as_ref().is_some_and(|adj| adj.resolver.is_full()) {
+            self.write(|out| packers.flush(out)); // numbers of attribute sets lose their meaning
+        }
+        let (Some(adj), Some(wire)) = (&mut self.adj, &mut self.wire) else { return };
+        for resolver in [&mut *old, &mut adj.resolver] {
+            if resolver.is_full() {
+                resolver.forget();
             }
-            // what the peer has of the family counts as nothing: all of it differs from what is desired
-            let Some(adj) = &mut self.adj else { return Ok(()) };
-            adj.announced[family.index()] = 0;
-            adj.sent =
-                adj.sent.iter().filter(|(p, _)| Family::of_prefix(p) != family).map(|(p, a)| (*p, a.clone())).collect();
         }
-        if let Some(adj) = &mut self.adj {
-            adj.resolver.set_next_hops(next_hops);
+        let before = old.resolve(prefix, announcement);
+        let now = adj.resolver.resolve(prefix, announcement);
+        adj.refuse(prefix, now);
+        let announced = &mut adj.announced[Family::of_prefix(prefix).index()];
+        let wrote = match (before, now) {
+            (Route::Send(a), Route::Send(b)) if old.block(a) == adj.resolver.block(b) => 0,
+            (_, Route::Send(number)) => {
+                *announced += usize::from(!matches!(before, Route::Send(_)));
+                packers.push(prefix, number, &adj.resolver, &mut wire.outbox)
+            }
+            (Route::Send(_), _) => {
+                *announced = announced.saturating_sub(1);
+                withdrawn[Family::of_prefix(prefix).index()].push(prefix, &mut wire.outbox).into()
+            }
+            _ => 0,
+        };
+        self.counters.sent(Kind::Update, wrote);
+    }
+
+    /// Withdraws every route, without waiting for the peer to read: the session is about to end.
+    pub(super) fn withdraw_everything(&mut self) {
+        let Some(adj) = &mut self.adj else { return };
+        let sent = std::mem::take(&mut adj.sent);
+        let mut packers = Family::ALL.map(|family| adj.withdraw_packer(family));
+        for (prefix, old) in &sent {
+            self.withdraw(&Change { prefix, old: Some(old), new: None }, &mut packers);
         }
-        self.send_changes(&desired, stop).await
+        for packer in &mut packers {
+            self.write(|out| packer.flush(out).into());
+        }
     }
 
     /// Sends everything of `family` once more. Source: RFC 2918 §4.
@@ -269,6 +337,7 @@ impl Live<'_> {
         let Some(adj) = &mut self.adj else { return Ok(()) };
         adj.refresh.remove(family);
         let sent = adj.sent.clone();
+        self.mark_refresh(family, RouteRefresh::BEGIN);
         let mut packers = Packers::default();
         for (prefix, announcement) in sent.iter().filter(|(prefix, _)| Family::of_prefix(prefix) == family) {
             if self.adj.as_ref().is_some_and(|adj| adj.resolver.is_full()) {
@@ -286,7 +355,16 @@ impl Live<'_> {
             self.make_room(epoch, stop).await?;
         }
         self.write(|out| packers.flush(out));
+        self.mark_refresh(family, RouteRefresh::END);
         Ok(())
+    }
+
+    /// Says where a refresh begins or ends, if the peer wants to know. Source: RFC 7313 §4.
+    fn mark_refresh(&mut self, family: Family, subtype: u8) {
+        if let (Some(Adj { enhanced_refresh: true, .. }), Some(wire)) = (&self.adj, &mut self.wire) {
+            wire.queue(&Message::RouteRefresh(RouteRefresh::new(family, subtype)));
+            self.counters.sent(Kind::RouteRefresh, 1);
+        }
     }
 
     /// Writes into the outbox; `write` returns the number of UPDATEs.

@@ -43,6 +43,7 @@ pub fn quick() -> Tuning {
             connect_timeout: Duration::from_secs(1),
             ..Retry::default()
         },
+        ..Tuning::default()
     }
 }
 
@@ -274,7 +275,7 @@ impl Dial for Pipes {
         let accepted = self.ends.try_send(theirs);
         Box::pin(async move {
             accepted.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-            Ok(Link { stream: Box::new(ours), local: "192.0.2.11".parse().unwrap() })
+            Ok(Link { stream: Box::new(ours), local: "192.0.2.11".parse().unwrap(), control: None })
         })
     }
 }
