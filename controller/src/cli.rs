@@ -1,5 +1,5 @@
 //! The command line.
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -33,13 +33,41 @@ pub enum Command {
     Speaker(SpeakerArgs),
     /// Run controller, speakers and a router on this machine over a directory of manifests, without a cluster.
     Sandbox(SandboxArgs),
+    /// Create the directory of `speaker --state-dir` and give it to a user (an init container does).
+    PrepareStateDir(PrepareStateDirArgs),
     /// Print the CustomResourceDefinitions.
-    Crds,
+    Crds {
+        /// Only those of this API group. Without it: all.
+        #[arg(long, value_enum)]
+        group: Option<Group>,
+    },
     /// Print completions for a shell.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// An API group of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// MetalLB's resources.
+    #[value(name = "metallb.io")]
+    Metallb,
+    /// What MetalLB's resources cannot say.
+    #[value(name = "ferrocast.io")]
+    Ferrocast,
+}
+
+impl Group {
+    /// As it stands in `apiVersion`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metallb => ferrocast_api::GROUP,
+            Self::Ferrocast => ferrocast_api::OWN_GROUP,
+        }
+    }
 }
 
 /// What controller and speaker have in common.
@@ -88,9 +116,46 @@ pub struct SpeakerArgs {
     /// Announce from this node even if it carries the label node.kubernetes.io/exclude-from-external-load-balancers.
     #[arg(long)]
     pub ignore_exclude_lb: bool,
+    /// Directory where what is announced is saved, with the peers' passwords, readable by its owner only. A speaker that starts
+    /// while the API server is away announces it again. Without it nothing is saved.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Port on which passive peers (BGPPeerPolicy with `passive: true`) are expected; below 1024 that takes the capability
+    /// NET_BIND_SERVICE. Nothing listens as long as there is no such peer.
+    #[arg(long, value_name = "PORT", default_value_t = 179)]
+    pub bgp_listen_port: u16,
+    /// Name of the DaemonSet of the speakers, in the namespace $POD_NAMESPACE: while that is deleted, a speaker that is told to
+    /// end withdraws its routes. Without it (or $POD_NAMESPACE) it is not looked at.
+    #[arg(long, env = "FERROCAST_DAEMONSET")]
+    pub daemonset: Option<String>,
+    /// Namespace of that DaemonSet.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+    /// How long routes are announced as about to go away (RFC 8326) before they are withdrawn, when the speaker ends for good: for
+    /// a drained node, a node that goes, or an uninstallation. 0s: not at all.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub drain_time: Duration,
     /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9130")]
     pub http: SocketAddr,
+}
+
+/// A duration as in the configuration objects, e.g. `5s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    ferrocast_core::config::parse_duration(text)
+}
+
+/// `ferrocast prepare-state-dir`.
+#[derive(Debug, Args)]
+pub struct PrepareStateDirArgs {
+    /// The directory; it is created if it does not exist.
+    pub dir: PathBuf,
+    /// User it is given to, with what is in it.
+    #[arg(long)]
+    pub uid: u32,
+    /// Group it is given to, with what is in it.
+    #[arg(long)]
+    pub gid: u32,
 }
 
 /// `ferrocast sandbox`.

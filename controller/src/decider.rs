@@ -1,5 +1,5 @@
 //! The actor that decides what one node announces and hands it, through the pacer, to the announcers.
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
@@ -8,12 +8,16 @@ use ferrocast_core::{
     config::any_selector_matches,
     decide::{Context, Decision, DesiredBuilder, Reason, decide},
     model::{Node, ServiceKey},
-    pacer::Pacer,
+    pacer::{Pacer, Wanted},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
 use tokio::{sync::watch, time::Instant};
 
+use crate::state::Saved;
+
+/// How long a speaker waits for its first decision before it announces again what it did before its restart.
+pub const RESTORE_AFTER: Duration = Duration::from_secs(1);
 /// What a speaker's view is made of.
 pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, Source::Nodes, Source::Config];
 
@@ -22,7 +26,7 @@ pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, So
 pub struct Decisions {
     /// By Service; only those of type LoadBalancer and of our class.
     pub by_service: OrdMap<ServiceKey, Arc<Decision>>,
-    /// What follows from them.
+    /// What the announcers were handed last: what follows from the decisions, as far as the pacer lets it through.
     pub desired: Desired,
 }
 
@@ -32,6 +36,8 @@ pub struct Decider {
     node: Arc<str>,
     class: Option<Arc<str>>,
     ignore_exclude_label: bool,
+    drained: watch::Receiver<bool>,
+    saved: Option<Saved>,
     peers: watch::Sender<Arc<PeerSet>>,
     announcers: Vec<Arc<dyn Announcer>>,
     decisions: watch::Sender<Decisions>,
@@ -42,9 +48,9 @@ pub struct Decider {
 struct State {
     seen: Option<ClusterView>,
     builder: DesiredBuilder,
-    pacer: Pacer,
+    /// Goes on counting where the last incarnation stopped.
+    pacer: Option<Pacer>,
     by_service: OrdMap<ServiceKey, Arc<Decision>>,
-    handed_over: u64,
 }
 
 /// What a [`Decider`] needs besides its view.
@@ -55,6 +61,10 @@ pub struct DeciderSettings {
     pub class: Option<Arc<str>>,
     /// `--ignore-exclude-lb`.
     pub ignore_exclude_label: bool,
+    /// Drained by command: everything is announced as about to go away.
+    pub drained: watch::Receiver<bool>,
+    /// What was announced before a restart: announced again if there is no decision within [`RESTORE_AFTER`].
+    pub saved: Option<Saved>,
 }
 
 impl Decider {
@@ -67,8 +77,8 @@ impl Decider {
         announcers: Vec<Arc<dyn Announcer>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
-        let DeciderSettings { node, class, ignore_exclude_label } = settings;
-        (Self { view, node, class, ignore_exclude_label, peers, announcers, decisions }, readers)
+        let DeciderSettings { node, class, ignore_exclude_label, drained, saved } = settings;
+        (Self { view, node, class, ignore_exclude_label, drained, saved, peers, announcers, decisions }, readers)
     }
 
     /// Takes in the newest view; true if there is anything to hand over.
@@ -111,6 +121,20 @@ impl Decider {
         state.seen = Some(view);
     }
 
+    /// Announces again what was announced before a restart.
+    async fn restore(&mut self) {
+        let Some(Saved { peers, desired }) = self.saved.take() else { return };
+        let routes = desired.announcements.len();
+        tracing::warn!(
+            peers = peers.peers.len(),
+            routes,
+            "nothing is decided yet: announcing what was before the restart"
+        );
+        self.peers.send_replace(Arc::new(peers));
+        apply(&self.announcers, desired.clone()).await;
+        self.decisions.send_modify(|published| published.desired = desired);
+    }
+
     /// Publishes the peers that this node talks to.
     fn publish_peers(&self, view: &ClusterView, node: &Arc<Node>) {
         let peers = view.config.peers.iter();
@@ -130,30 +154,36 @@ impl Decider {
     }
 
     /// Hands the desired set, as far as the pacer lets it, to every announcer.
-    async fn hand_over(&self, state: &mut State) -> Option<std::time::Instant> {
-        state.seen.as_ref()?;
-        // Counted from 1: "nothing to announce" is a decision too, unlike generation 0.
-        let mut desired = state.builder.desired();
-        desired.generation += 1;
-        let paced = state.pacer.pace(&desired, Instant::now().into_std());
-        if paced.now.generation != state.handed_over {
-            state.handed_over = paced.now.generation;
-            let now = Arc::new(paced.now);
-            for announcer in &self.announcers {
-                if let Err(error) = announcer.apply(now.clone()).await {
-                    tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
-                }
-            }
+    async fn hand_over(&mut self, state: &mut State) -> Option<std::time::Instant> {
+        let config = state.seen.as_ref()?.config.clone();
+        let handed_over = self.decisions.borrow().desired.generation;
+        let desired = state.builder.desired();
+        let drained = *self.drained.borrow_and_update();
+        let wanted = Wanted { desired: &desired, weight_interval: config.weight_interval, drained };
+        let pacer = state.pacer.get_or_insert_with(|| Pacer::after(handed_over));
+        let paced = pacer.pace(wanted, Instant::now().into_std());
+        if paced.now.generation != handed_over {
+            apply(&self.announcers, paced.now.clone()).await;
         }
         self.decisions.send_if_modified(|published| {
             let changed =
-                published.desired.generation != desired.generation || !published.by_service.ptr_eq(&state.by_service);
+                published.desired.generation != paced.now.generation || !published.by_service.ptr_eq(&state.by_service);
             if changed {
-                *published = Decisions { by_service: state.by_service.clone(), desired };
+                *published = Decisions { by_service: state.by_service.clone(), desired: paced.now };
             }
             changed
         });
         paced.again_at
+    }
+}
+
+/// Hands a set to every announcer.
+pub async fn apply(announcers: &[Arc<dyn Announcer>], desired: Desired) {
+    let desired = Arc::new(desired);
+    for announcer in announcers {
+        if let Err(error) = announcer.apply(desired.clone()).await {
+            tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
+        }
     }
 }
 
@@ -213,16 +243,26 @@ impl Actor for Decider {
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
         let mut state = State::default();
+        let restore_at = Instant::now() + RESTORE_AFTER;
         loop {
             self.step(&mut state);
+            if state.seen.is_some() {
+                self.saved = None;
+            }
             let again_at = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 again_at = self.hand_over(&mut state) => again_at,
             };
+            let mut restore = false;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                Ok(()) = self.drained.changed() => {}
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 () = sleep_until(again_at.map(Instant::from_std)) => {}
+                () = sleep_until(self.saved.as_ref().map(|_| restore_at)) => restore = true,
+            }
+            if restore {
+                self.restore().await;
             }
         }
     }

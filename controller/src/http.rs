@@ -17,8 +17,8 @@ use axum::{
 };
 use ferrocast_core::actor::{Actor, ActorError, CancellationToken};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde_json::Value;
-use tokio::net::TcpListener;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch};
 
 /// How often the metrics recorder tidies up (it does not do so by itself).
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -53,6 +53,8 @@ pub struct Pages {
     pub ready: Check,
     /// JSON documents by path, from loopback only.
     pub documents: Vec<(&'static str, Document)>,
+    /// Where `/v1/drain` is noted, from loopback only; `None`: there is nothing to drain.
+    pub drained: Option<Arc<watch::Sender<bool>>>,
 }
 
 /// Serves the [`Pages`].
@@ -73,6 +75,15 @@ impl Admin {
         for (path, document) in &self.pages.documents {
             let document = document.clone();
             local = local.route(path, get(move || std::future::ready(Json(document()))));
+        }
+        if let Some(drained) = &self.pages.drained {
+            local = local.route(
+                "/v1/drain",
+                get(is_drained)
+                    .post(|state| drain(state, true))
+                    .delete(|state| drain(state, false))
+                    .with_state(drained.clone()),
+            );
         }
         let local = local.layer(middleware::from_fn(loopback_only));
         Router::new()
@@ -95,6 +106,19 @@ async fn readyz(State(pages): State<Pages>) -> Response {
         Ok(()) => "ok\n".into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+/// Whether the node is drained.
+async fn is_drained(State(drained): State<Arc<watch::Sender<bool>>>) -> Json<Value> {
+    Json(json!({"drained": *drained.borrow()}))
+}
+
+/// Drains the node, or undoes that.
+async fn drain(State(drained): State<Arc<watch::Sender<bool>>>, wanted: bool) -> Json<Value> {
+    if drained.send_replace(wanted) != wanted {
+        tracing::info!(drained = wanted, "told over HTTP");
+    }
+    Json(json!({"drained": wanted}))
 }
 
 async fn loopback_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {

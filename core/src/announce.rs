@@ -10,12 +10,13 @@ use std::{
 use async_trait::async_trait;
 use imbl::OrdMap;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::model::ServiceKey;
 
 /// A BGP community as configured: standard (RFC 1997) or large (RFC 8092).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Community {
     /// Two 16-bit halves, written `a:b`.
     Standard(u16, u16),
@@ -24,13 +25,13 @@ pub enum Community {
 }
 
 /// An extended community, as its eight octets stand on the wire. Source: RFC 4360.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExtendedCommunity(pub [u8; 8]);
 
 /// Where an announcement stands in its life.
 ///
 /// "Stop attracting new traffic, keep what you have" (`Draining`) and "withdraw" are different states of a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum AnnouncementState {
     /// Attract traffic.
     #[default]
@@ -42,7 +43,7 @@ pub enum AnnouncementState {
 }
 
 /// How one advertisement wants a prefix announced; several may apply to one prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Terms {
     /// Name of the BGPAdvertisement, for what a target's own configuration says about it.
     pub advertisement: Arc<str>,

@@ -1,11 +1,11 @@
 //! Random histories of what is announced: kept in step equals made from scratch, and nothing is announced without a right.
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ferrocast_core::{
     announce::{Community, Desired},
     config::{BgpAdvertisement, Config, IpRange, Pool},
     decide::{Context, DesiredBuilder, decide},
-    model::{Endpoints, Labels, Node, Service, ServiceKey},
+    model::{Endpoints, Labels, Node, Service, ServiceKey, TrafficPolicy},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -88,7 +88,7 @@ proptest! {
 
     #[test]
     fn desired_set_kept_in_step_equals_one_from_scratch(history in vec(any_step(), 1..40)) {
-        let config = Config { pools: [("p".into(), pool(9))].into(), advertisements: adverts(&[(32, None, 0, false)]), ..Config::default() };
+        let config = Config { weight_interval: Some(Duration::from_secs(10)), pools: [("p".into(), pool(9))].into(), advertisements: adverts(&[(32, None, 0, false)]), ..Config::default() };
         let mut context = Context { class: None, node: Arc::new(Node::default()), config: Arc::new(config), ignore_exclude_label: false };
         let mut services: BTreeMap<ServiceKey, (Service, Endpoints)> = BTreeMap::new();
         let mut builder = DesiredBuilder::default();
@@ -103,7 +103,11 @@ proptest! {
                 Step::Service(number, Some((octets, serves))) => {
                     let mut service = Service::load_balancer("d", &number.to_string());
                     service.ingress = octets.into_iter().map(address).collect();
-                    let endpoints = Endpoints { here: 0, anywhere: serves.into() };
+                    let here = if serves { u32::from(number) + 1 } else { 0 };
+                    let endpoints = Endpoints { here, anywhere: here };
+                    if number % 2 == 0 {
+                        service.traffic_policy = TrafficPolicy::Local;
+                    }
                     builder.set(&service.key.clone(), Some(&decide(&service, endpoints, &context)));
                     services.insert(service.key.clone(), (service, endpoints));
                 }

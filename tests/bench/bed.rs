@@ -237,7 +237,8 @@ impl Bed {
             ferrocast.restart()?;
             return Ok(ferrocast);
         }
-        let settings = Settings { namespace: CONFIG_NAMESPACE.to_owned(), class: Some(CLASS.to_owned()) };
+        let settings =
+            Settings { namespace: CONFIG_NAMESPACE.to_owned(), class: Some(CLASS.to_owned()), ..Settings::default() };
         Ferrocast::start(&self.plane, &self.logs, role, settings).await
     }
 

@@ -67,11 +67,13 @@ pub struct Settings {
     pub namespace: String,
     /// `--load-balancer-class`.
     pub class: Option<String>,
+    /// More arguments.
+    pub more: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { namespace: CONFIG_NAMESPACE.to_owned(), class: None }
+        Self { namespace: CONFIG_NAMESPACE.to_owned(), class: None, more: vec![] }
     }
 }
 
@@ -109,6 +111,11 @@ impl Ferrocast {
         Ok(())
     }
 
+    /// More arguments for its next start.
+    pub fn set_arguments(&mut self, more: &[&str]) {
+        self.settings.more = more.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -133,12 +140,24 @@ impl Ferrocast {
     /// # Errors
     /// When it does not answer with success.
     pub fn get(&self, path: &str) -> Result<String> {
+        self.request(&[], path)
+    }
+
+    fn request(&self, arguments: &[&str], path: &str) -> Result<String> {
         let (netns, port) = match &self.role {
             Role::Controller { port, .. } | Role::LooseSpeaker { port, .. } => (None, *port),
             Role::Speaker { node } => (Some(node.as_str()), SPEAKER_HTTP_PORT),
         };
         let mut curl = command(netns, Path::new("curl"));
-        run(curl.args(["-sf", "--max-time", "5", &format!("http://127.0.0.1:{port}{path}")]))
+        run(curl.args(arguments).args(["-sf", "--max-time", "5", &format!("http://127.0.0.1:{port}{path}")]))
+    }
+
+    /// Asks it over HTTP with another method than GET, in its own network namespace.
+    ///
+    /// # Errors
+    /// When it does not answer with success.
+    pub fn send(&self, method: &str, path: &str) -> Result<String> {
+        self.request(&["-X", method], path)
     }
 
     /// The sum over all label sets of a metric.
@@ -198,5 +217,9 @@ fn launch(role: &Role, settings: &Settings, kubeconfig: &Path, logs: &Path) -> R
     if let Some(class) = &settings.class {
         command.args(["--load-balancer-class", class]);
     }
+    if !matches!(role, Role::Controller { .. }) {
+        command.envs([("POD_NAMESPACE", SYSTEM_NAMESPACE), ("FERROCAST_DAEMONSET", "ferrocast-speaker")]);
+    }
+    command.args(&settings.more);
     Process::start(&name, logs, &mut command)
 }

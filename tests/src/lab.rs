@@ -155,7 +155,10 @@ fn lay_node(index: usize) -> Result<()> {
 }
 
 /// The Nodes, as a kubelet would have registered them.
-async fn register_nodes(cluster: &Cluster) -> Result<()> {
+///
+/// # Errors
+/// What the API server refuses.
+pub async fn register_nodes(cluster: &Cluster) -> Result<()> {
     for (node, number) in NODES.iter().zip(101_u32..) {
         let object = json!({
             "apiVersion": "v1", "kind": "Node",

@@ -155,10 +155,14 @@ pub fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-/// A metallb.io object; `kind` decides the version.
+/// A configuration object; `kind` decides group and version.
 #[must_use]
 pub fn config(namespace: &str, kind: &str, name: &str, spec: Value) -> Value {
-    let version = if kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" };
+    let version = match kind {
+        "BGPPeer" => "metallb.io/v1beta2",
+        "BGPPeerPolicy" | "SpeakerStatus" => "ferrocast.io/v1alpha1",
+        _ => "metallb.io/v1beta1",
+    };
     json!({
         "apiVersion": version, "kind": kind,
         "metadata": {"namespace": namespace, "name": name}, "spec": spec,

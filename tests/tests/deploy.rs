@@ -7,7 +7,9 @@ use ferrocast_tests::{ferrocast::binary, kube::in_repository, process::run};
 
 #[test]
 fn shipped_definitions_are_what_the_binary_prints() {
-    let shipped = fs::read_to_string(in_repository("deploy/crds/metallb.io.yaml")).unwrap();
-    let printed = run(Command::new(binary().unwrap()).arg("crds")).unwrap();
-    assert!(shipped == printed, "run: ferrocast crds > deploy/crds/metallb.io.yaml");
+    for group in ["metallb.io", "ferrocast.io"] {
+        let shipped = fs::read_to_string(in_repository(&format!("deploy/crds/{group}.yaml"))).unwrap();
+        let printed = run(Command::new(binary().unwrap()).args(["crds", "--group", group])).unwrap();
+        assert!(shipped == printed, "run: ferrocast crds --group {group} > deploy/crds/{group}.yaml");
+    }
 }

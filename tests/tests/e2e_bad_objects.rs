@@ -179,7 +179,8 @@ async fn bad_objects_under_the_shipped_definitions_are_refused_or_reported(bed: 
 
 async fn bad_objects_under_older_definitions_are_reported(bed: &mut Bed) -> Result<()> {
     let lab = &mut bed.0;
-    let shipped = std::fs::read_to_string(in_repository("deploy/crds/metallb.io.yaml"))?;
+    let mut shipped = std::fs::read_to_string(in_repository("deploy/crds/metallb.io.yaml"))?;
+    shipped += &std::fs::read_to_string(in_repository("deploy/crds/ferrocast.io.yaml"))?;
     for document in shipped.split("\n---").filter(|document| document.contains("kind:")) {
         let mut definition: Value = serde_saphyr::from_str(document)?;
         let versions = definition["spec"]["versions"].as_array_mut().context("no versions")?;

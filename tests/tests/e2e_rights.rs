@@ -101,10 +101,17 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
         lab.controllers[index].wait_until_ready().await?;
     }
     // Kinds that are gone are asked about by their definitions.
-    let base = ferrocast_tests::kube::in_repository("deploy/crds/metallb.io.yaml").display().to_string();
+    let policy = objects::config(CONFIG_NAMESPACE, "BGPPeerPolicy", "first", json!({"routes": {"med": 1}}));
+    lab.cluster.apply(&policy).await?;
+    // How to end depends on Node and DaemonSet.
+    lab.speakers[0].process().terminate().await?;
+    lab.speakers[0].restart()?;
+    lab.speakers[0].wait_until_ready().await?;
+    let base = ferrocast_tests::kube::in_repository("deploy/crds").display().to_string();
     for kind in ["ipaddresspools", "bgppeers", "bgpadvertisements", "communities", "l2advertisements", "bfdprofiles"] {
         lab.plane.kubectl(&["delete", "crd", &format!("{kind}.metallb.io")], None)?;
     }
+    lab.plane.kubectl(&["delete", "crd", "bgppeerpolicies.ferrocast.io"], None)?;
     let granted = granted(lab)?;
     let compared = eventually("the rights granted are those used", CONVERGENCE_TIME_MAX, async || {
         let requests = audit::requests(&lab.plane)?;
@@ -115,6 +122,6 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
         ensure_that(idle.is_empty(), || format!("granted and not used: {idle:#?}"))
     })
     .await;
-    lab.plane.kubectl(&["apply", "--server-side", "-f", &base], None)?;
+    lab.plane.kubectl(&["apply", "--server-side", "-k", &base], None)?;
     compared
 }

@@ -50,29 +50,29 @@ pub struct CommunityAlias {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BFDProfileSpec {
-    /// Shortest interval, in milliseconds, at which we can receive control packets.
+    /// Shortest interval, in milliseconds, at which we can receive control packets. Absent: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub receive_interval: Option<i32>,
-    /// Shortest interval, in milliseconds, at which we want to send control packets.
+    /// Shortest interval, in milliseconds, at which we want to send control packets. Absent: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub transmit_interval: Option<i32>,
-    /// Packets that may be lost before the session is down.
+    /// Packets in a row that must be missing before the session is down. Absent: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 255))]
     pub detect_multiplier: Option<i32>,
-    /// Shortest interval, in milliseconds, at which we can receive echo packets.
+    /// Interval, in milliseconds, of our echo packets, and the shortest at which we can take the peer's. Absent: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub echo_interval: Option<i32>,
-    /// Use echo packets; single hop only.
+    /// Use echo packets, which the peer sends back; single hop only. Absent: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo_mode: Option<bool>,
-    /// Wait for the peer to start.
+    /// Wait for the peer's first packet before sending any. Absent: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive_mode: Option<bool>,
-    /// Lowest TTL accepted on a multihop session.
+    /// Lowest TTL accepted on a multihop session. Absent: 254.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<i32>,

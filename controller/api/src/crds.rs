@@ -5,11 +5,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::{CustomResourceExt as _, core::crd::merge_crds};
 
 use crate::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, ConfigurationState, IPAddressPool, L2Advertisement,
-    ServiceBGPStatus, ServiceL2Status, v1beta1,
+    BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerPolicy, Community, ConfigurationState, IPAddressPool,
+    L2Advertisement, ServiceBGPStatus, ServiceL2Status, SpeakerStatus, v1beta1,
 };
 
-/// Every CRD of `metallb.io`, in order of name. Conversion strategy `None`: the versions of `BGPPeer` agree in shape.
+/// Every CRD, those of `metallb.io` first, in order of name. Conversion strategy `None`: the versions of `BGPPeer` agree in shape.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let peers = merge_crds(vec![BGPPeer::crd(), v1beta1::BGPPeer::crd()], "v1beta2")
@@ -24,9 +24,11 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         L2Advertisement::crd(),
         ServiceBGPStatus::crd(),
         ServiceL2Status::crd(),
+        BGPPeerPolicy::crd(),
+        SpeakerStatus::crd(),
     ];
     for crd in &mut all {
-        if crd.spec.names.kind != "IPAddressPool" {
+        if !NEEDS_SPEC.contains(&crd.spec.names.kind.as_str()) {
             spec_is_optional(crd);
         }
         crd.spec.conversion = Some(CustomResourceConversion { strategy: "None".into(), webhook: None });
@@ -34,6 +36,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     }
     all
 }
+
+/// Kinds that mean nothing without a spec.
+const NEEDS_SPEC: [&str; 2] = ["IPAddressPool", "BGPPeerPolicy"];
 
 /// An object without `spec` is common (a BGPAdvertisement of everything to everybody) and means all defaults.
 fn spec_is_optional(crd: &mut CustomResourceDefinition) {
@@ -47,10 +52,12 @@ fn spec_is_optional(crd: &mut CustomResourceDefinition) {
 
 /// The CRDs as JSON values, ready to be printed as YAML documents.
 ///
+/// `group`: only those of this API group.
+///
 /// # Errors
 /// Only if a type of ours cannot be represented in JSON.
-pub fn crds_yaml_documents() -> Result<Vec<serde_json::Value>, serde_json::Error> {
-    crds().iter().map(serde_json::to_value).collect()
+pub fn crds_yaml_documents(group: Option<&str>) -> Result<Vec<serde_json::Value>, serde_json::Error> {
+    crds().iter().filter(|crd| group.is_none_or(|g| crd.spec.group == g)).map(serde_json::to_value).collect()
 }
 
 #[cfg(test)]
@@ -72,7 +79,8 @@ mod tests {
             !version.open_api_v3_schema.as_ref().unwrap().required.iter().flatten().any(|f| f == "spec")
         };
         for crd in crds() {
-            assert_eq!(optional(&crd), crd.spec.names.kind != "IPAddressPool", "{}", crd.spec.names.kind);
+            let kind = crd.spec.names.kind.as_str();
+            assert_eq!(optional(&crd), !NEEDS_SPEC.contains(&kind), "{kind}");
         }
         assert_eq!(
             seen,
@@ -86,7 +94,9 @@ mod tests {
                 "IPAddressPool/v1beta1",
                 "L2Advertisement/v1beta1",
                 "ServiceBGPStatus/v1beta1",
-                "ServiceL2Status/v1beta1"
+                "ServiceL2Status/v1beta1",
+                "BGPPeerPolicy/v1alpha1",
+                "SpeakerStatus/v1alpha1"
             ]
         );
     }

@@ -38,8 +38,10 @@ pub struct Configurator {
     counted: bool,
 }
 
-/// Where a problem with a Secret stands; only speakers read Secrets.
-const SECRET_FIELD: &str = "passwordSecret";
+/// Is it a problem with what a Secret holds? Only speakers read Secrets.
+fn is_of_secret(problem: &Problem) -> bool {
+    problem.field.contains("passwordSecret") || problem.field.ends_with(".secret.name")
+}
 
 impl Configurator {
     /// From `draft` into `view`.
@@ -62,7 +64,7 @@ impl Configurator {
             config.problems.push(problem);
         }
         if matches!(self.reporter, Reporter::Controller(..)) {
-            config.problems.retain(|p| !p.field.contains(SECRET_FIELD));
+            config.problems.retain(|p| !is_of_secret(p));
         }
         config.problems.sort();
         config.stale = config.problems.iter().any(|p| p.severity == Severity::Error);
@@ -114,7 +116,7 @@ impl Configurator {
         // What stood at the first look may have been told by others; a missing Secret every speaker tells.
         let first = !std::mem::replace(&mut self.told, true);
         let now: BTreeSet<Problem> = config.problems.iter().cloned().collect();
-        for problem in now.difference(&self.sent).filter(|p| !secrets_only || p.field.contains(SECRET_FIELD)) {
+        for problem in now.difference(&self.sent).filter(|p| !secrets_only || is_of_secret(p)) {
             let Some(object) = resources.objects.get(&problem.object) else { continue };
             queue.publish(Record {
                 regarding: Regarding::resource(&object.meta, &resources.namespace),
@@ -139,8 +141,8 @@ fn text(problem: &Problem) -> String {
 fn unsupported(config: &Config) -> Vec<(ObjectKey, String)> {
     let mut found = Vec::new();
     for peer in config.peers.values() {
-        // A missing password is the Secret's problem and reported as such.
-        if let (Err(why), None) = (ferrocast_bgp::support(peer), &peer.password_missing) {
+        // A missing password or BFDProfile is reported as such.
+        if let (Err(why), None, None) = (ferrocast_bgp::support(peer), &peer.password_missing, &peer.bfd_missing) {
             let object = ObjectKey { kind: Kind::Peer.name(), name: peer.name.clone() };
             found.push((object, format!("not dialled: {why}")));
         }

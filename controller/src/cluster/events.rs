@@ -20,6 +20,8 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::sync::{mpsc, watch};
 
+use super::resources::Kind;
+
 /// Events waiting at most. One is about 300 octets; a burst of ten thousand Services fits, a flood does not.
 const QUEUE_MAX: usize = 16_384;
 /// Events in flight at once: they must not crowd out status patches on the API server.
@@ -41,7 +43,7 @@ const NAME_LEN_MAX: usize = 220;
 /// What an Event is about.
 #[derive(Clone, Debug)]
 pub struct Regarding {
-    api_version: &'static str,
+    api_version: Arc<str>,
     kind: &'static str,
     namespace: Arc<str>,
     name: Arc<str>,
@@ -53,15 +55,15 @@ impl Regarding {
     #[must_use]
     pub fn service(key: &ServiceKey, service: &Service) -> Self {
         let (namespace, name) = (key.namespace().into(), key.name().into());
-        Self { api_version: "v1", kind: "Service", namespace, name, uid: service.uid.clone() }
+        Self { api_version: "v1".into(), kind: "Service", namespace, name, uid: service.uid.clone() }
     }
 
     /// About a configuration object.
     #[must_use]
     pub fn resource(meta: &Meta, namespace: &Arc<str>) -> Self {
-        let api_version = if meta.key.kind == "BGPPeer" { "metallb.io/v1beta2" } else { "metallb.io/v1beta1" };
+        let api_version = Kind::named(meta.key.kind).map_or_else(String::new, Kind::api_version);
         let (kind, name, uid) = (meta.key.kind, meta.key.name.clone(), meta.uid.clone());
-        Self { api_version, kind, namespace: namespace.clone(), name, uid }
+        Self { api_version: api_version.into(), kind, namespace: namespace.clone(), name, uid }
     }
 }
 
@@ -158,7 +160,7 @@ impl EventWriter {
             reason: Some(record.reason.into()),
             type_: Some(if record.kind == NoteType::Normal { "Normal" } else { "Warning" }.into()),
             regarding: Some(ObjectReference {
-                api_version: Some(regarding.api_version.into()),
+                api_version: Some(regarding.api_version.to_string()),
                 kind: Some(regarding.kind.into()),
                 namespace: Some(regarding.namespace.to_string()),
                 name: Some(regarding.name.to_string()),

@@ -7,5 +7,6 @@ pub mod feeds;
 pub mod lean;
 pub mod lease;
 pub mod resources;
+pub mod speaker;
 pub mod status;
 pub mod watch;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use ferrocast_api as api;
 use ferrocast_core::{
     config::{
-        BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, Password, PoolSpec, Problem,
-        RawSelector, Resource, Resources, SecretRef, ServiceAllocationSpec, Severity, Spec,
+        BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
+        LinkBandwidthSpec, Meta, Password, PoolSpec, Problem, RawSelector, Resource, Resources, RoutesSpec, SecretRef,
+        ServiceAllocationSpec, SessionSpec, Severity, Spec, TcpAoKeySpec,
     },
     model::ObjectKey,
 };
@@ -32,12 +33,21 @@ pub enum Kind {
     Community,
     /// `BFDProfile`.
     BfdProfile,
+    /// `BGPPeerPolicy`.
+    PeerPolicy,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Pool, Self::Peer, Self::BgpAdvertisement, Self::L2Advertisement, Self::Community, Self::BfdProfile];
+    pub const ALL: [Self; 7] = [
+        Self::Pool,
+        Self::Peer,
+        Self::BgpAdvertisement,
+        Self::L2Advertisement,
+        Self::Community,
+        Self::BfdProfile,
+        Self::PeerPolicy,
+    ];
 
     /// As users write it.
     #[must_use]
@@ -49,6 +59,7 @@ impl Kind {
             Self::L2Advertisement => "L2Advertisement",
             Self::Community => "Community",
             Self::BfdProfile => "BFDProfile",
+            Self::PeerPolicy => "BGPPeerPolicy",
         }
     }
 
@@ -62,22 +73,45 @@ impl Kind {
             Self::L2Advertisement => "l2advertisements",
             Self::Community => "communities",
             Self::BfdProfile => "bfdprofiles",
+            Self::PeerPolicy => "bgppeerpolicies",
         }
     }
 
     /// The version read: the stored one.
     #[must_use]
     pub fn version(self) -> &'static str {
-        if self == Self::Peer { "v1beta2" } else { "v1beta1" }
+        match self {
+            Self::Peer => "v1beta2",
+            Self::PeerPolicy => "v1alpha1",
+            _ => "v1beta1",
+        }
+    }
+
+    /// The API group.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        if self.is_own() { api::OWN_GROUP } else { api::GROUP }
+    }
+
+    /// Is it of Ferrocast's own group? Then an installation may lack it: what MetalLB's resources say is complete without.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        self == Self::PeerPolicy
+    }
+
+    /// `group/version`.
+    #[must_use]
+    pub fn api_version(self) -> String {
+        format!("{}/{}", self.group(), self.version())
     }
 
     /// For requests.
     #[must_use]
     pub fn api_resource(self) -> ApiResource {
         ApiResource {
-            group: api::GROUP.into(),
+            group: self.group().into(),
             version: self.version().into(),
-            api_version: format!("{}/{}", api::GROUP, self.version()),
+            api_version: self.api_version(),
             kind: self.name().into(),
             plural: self.plural().into(),
         }
@@ -263,6 +297,57 @@ fn community(spec: api::CommunitySpec) -> Spec {
     Spec::Community(CommunitySpec { communities: pairs.collect() })
 }
 
+fn bfd_profile(spec: api::BFDProfileSpec) -> Spec {
+    Spec::BfdProfile(BfdProfileSpec {
+        receive_interval: spec.receive_interval.map(Into::into),
+        transmit_interval: spec.transmit_interval.map(Into::into),
+        detect_multiplier: spec.detect_multiplier.map(Into::into),
+        echo_interval: spec.echo_interval.map(Into::into),
+        echo_mode: spec.echo_mode,
+        passive_mode: spec.passive_mode,
+        minimum_ttl: spec.minimum_ttl.map(Into::into),
+    })
+}
+
+fn peer_policy(spec: api::BGPPeerPolicySpec) -> Spec {
+    let session = |s: api::SessionPolicy| SessionSpec {
+        passive: s.passive,
+        families: s.families,
+        next_hop_v4: s.next_hop_v4,
+        next_hop_v6: s.next_hop_v6,
+        send_hold_time: s.send_hold_time,
+        role: s.role,
+        ttl_security_hops: s.ttl_security_hops,
+        tcp_ao_keys: s.tcp_ao.map(|ao| ao.keys.into_iter().map(tcp_ao_key).collect()),
+    };
+    let link_bandwidth = |l: api::LinkBandwidth| LinkBandwidthSpec {
+        unit: l.unit,
+        weight: l.weight,
+        value: l.value,
+        transitive: l.transitive,
+        interval: l.interval,
+    };
+    let routes = |r: api::RoutesPolicy| RoutesSpec {
+        med: r.med,
+        as_path_prepend: r.as_path_prepend,
+        extended_communities: r.extended_communities.unwrap_or_default(),
+        link_bandwidth: r.link_bandwidth.map(link_bandwidth),
+    };
+    Spec::PeerPolicy(BgpPeerPolicySpec {
+        peers: spec.peers.unwrap_or_default(),
+        peer_selectors: selectors(spec.peer_selectors),
+        advertisements: spec.advertisements.unwrap_or_default(),
+        advertisement_selectors: selectors(spec.advertisement_selectors),
+        session: spec.session.map(session),
+        routes: spec.routes.map(routes),
+    })
+}
+
+fn tcp_ao_key(key: api::TcpAoKey) -> TcpAoKeySpec {
+    let (send_id, receive_id, algorithm, secret) = (key.send_id, key.receive_id, key.algorithm, key.secret.name);
+    TcpAoKeySpec { send_id, receive_id, algorithm, secret }
+}
+
 /// Reads one object, whatever its shape. `data` is the object without `metadata`, or with it.
 #[must_use]
 pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource {
@@ -277,7 +362,8 @@ pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource 
         Kind::BgpAdvertisement => map(decode(key, data), bgp_advertisement),
         Kind::L2Advertisement => map(decode(key, data), l2_advertisement),
         Kind::Community => map(decode(key, data), community),
-        Kind::BfdProfile => map(decode(key, data), |_: api::BFDProfileSpec| Spec::BfdProfile),
+        Kind::BfdProfile => map(decode(key, data), bfd_profile),
+        Kind::PeerPolicy => map(decode(key, data), peer_policy),
     };
     Resource { meta, spec, problems }
 }

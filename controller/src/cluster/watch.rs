@@ -18,6 +18,8 @@ const RETRY_MAX: Duration = Duration::from_secs(3);
 /// How long the objects of a type that came back may be missing before that counts as their deletion: what restores them is a
 /// person, or a tool that looks every few minutes.
 pub const RESTORE_MAX: Duration = Duration::from_secs(600);
+/// How often a type that the installation lacks is looked for: somebody installs it once, if ever.
+const LACKING_RETRY: Duration = Duration::from_secs(30);
 /// Objects per page of a list: small enough that no page weighs more than a few megabytes.
 const PAGE_SIZE: u32 = 500;
 
@@ -55,6 +57,8 @@ pub struct Watcher<F: Feed> {
     epoch: watch::Receiver<u64>,
     /// For custom resources: the CRD's name, and where to ask whether it is being deleted.
     crd: Option<(Api<CustomResourceDefinition>, String)>,
+    /// An installation may lack the type: then it has no objects.
+    optional: bool,
     /// The type is not there; its objects are not said to be gone by that.
     type_missing: bool,
     /// The type is back; until then objects that are missing count as not restored yet.
@@ -65,7 +69,7 @@ impl<F: Feed> Watcher<F> {
     /// A watcher of `api`; `epoch` numbers the lists.
     pub fn new(kind: &'static str, api: Api<F::Object>, feed: F, epoch: watch::Receiver<u64>) -> Self {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        Self { kind, api, config, feed, epoch, crd: None, type_missing: false, restoring_until: None }
+        Self { kind, api, config, feed, epoch, crd: None, optional: false, type_missing: false, restoring_until: None }
     }
 
     /// Watches only what this field selector matches.
@@ -80,6 +84,29 @@ impl<F: Feed> Watcher<F> {
     pub fn crd(mut self, api: Api<CustomResourceDefinition>, name: String) -> Self {
         self.crd = Some((api, name));
         self
+    }
+
+    /// An installation may lack this type, which then counts as one without objects. One that vanishes after it was listed is
+    /// not lacking: what is known stays.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// Is the list refused because the installation lacks the type: there is no CRD, or neither it nor its objects may be read
+    /// (the rights are those of a version that did not know the type)?
+    async fn type_is_lacking(&self, error: &watcher::Error) -> bool {
+        let Some((api, name)) = self.crd.as_ref().filter(|_| self.optional) else { return false };
+        match refusal(error) {
+            Some(404) => matches!(api.get_opt(name).await, Ok(None)),
+            Some(403) => match api.get_opt(name).await {
+                Ok(found) => found.is_none(),
+                Err(kube::Error::Api(status)) => status.is_forbidden(),
+                Err(_) => false,
+            },
+            _ => false,
+        }
     }
 
     /// Is the whole type going away (rather than one object of it)? Asks until there is an answer.
@@ -142,8 +169,18 @@ impl<F: Feed> Watcher<F> {
                         return Ok(());
                     }
                 }
+                Err(error) if self.type_is_lacking(&error).await => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::info!(
+                            kind = self.kind,
+                            "the cluster lacks this resource type: none of its objects are in force"
+                        );
+                    }
+                    self.feed.restore(Vec::new(), epoch); // takes away nothing that was known
+                    tokio::time::sleep(LACKING_RETRY).await;
+                }
                 Err(error) => {
-                    self.type_missing |= self.crd.is_some() && is_not_found(&error);
+                    self.type_missing |= self.crd.is_some() && refusal(&error) == Some(404);
                     metrics::counter!("metallb_k8s_client_update_errors_total", "kind" => self.kind).increment(1);
                     if failing {
                         tracing::debug!(kind = self.kind, error = %chain(&error), "watch still failing");
@@ -191,10 +228,13 @@ impl<F: Feed> Watcher<F> {
     }
 }
 
-/// Does the API server not serve the type at all?
-fn is_not_found(error: &watcher::Error) -> bool {
+/// The status code with which the API server refuses a list or watch.
+fn refusal(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
-    matches!(error, InitialListFailed(kube::Error::Api(s)) | WatchStartFailed(kube::Error::Api(s)) if s.code == 404)
+    match error {
+        InitialListFailed(kube::Error::Api(s)) | WatchStartFailed(kube::Error::Api(s)) => Some(s.code),
+        _ => None,
+    }
 }
 
 impl<F: Feed> Actor for Watcher<F>

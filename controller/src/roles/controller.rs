@@ -128,5 +128,6 @@ fn pages(
         lines: Arc::new(String::new),
         ready: Arc::new(move || if view.is_whole() { Ok(()) } else { Err("caches are not synced yet".into()) }),
         documents: vec![("/v1/allocations", Arc::new(allocations))],
+        drained: None,
     }
 }

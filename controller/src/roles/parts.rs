@@ -1,7 +1,6 @@
 //! Pieces that controller and speaker share.
 use std::sync::Arc;
 
-use ferrocast_api as api;
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, RestartPolicy, Supervisor, chain},
     config::Resources,
@@ -47,7 +46,8 @@ pub(super) fn watch_configuration(
         let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
         let feed = ResourceFeed { kind, draft: draft.clone() };
         let watcher = Watcher::new(kind.name(), objects, feed, epoch.clone());
-        let watcher = watcher.crd(crds, format!("{}.{}", kind.plural(), api::GROUP));
+        let watcher = watcher.crd(crds, format!("{}.{}", kind.plural(), kind.group()));
+        let watcher = if kind.is_own() { watcher.optional() } else { watcher };
         supervisor.spawn(watcher, RestartPolicy::VITAL);
     }
     if secrets {

@@ -1,10 +1,14 @@
 //! `ferrocast speaker`.
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
+use ferrocast_bgp::{BgpAnnouncer, Kernel, PeerSet, Tuning};
 use ferrocast_core::{
-    actor::{RestartPolicy, Supervisor},
-    announce::{Announcer, Shutdown},
+    actor::{RestartPolicy, Supervisor, chain},
+    announce::{Announcer, Desired, Shutdown},
     view::{ClusterView, ViewWriter},
 };
 use kube::{Api, Client};
@@ -12,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     documents::{announced_lines, decisions_document},
+    ending::{self, Whose},
     parts::{Elsewhere, stop_signal, watch_configuration},
     sessions::{routes_document, sessions_document},
 };
@@ -22,10 +27,12 @@ use crate::{
         configurator::{Configurator, Reporter},
         events::EventWriter,
         feeds::{EndpointsFeed, NodeFeed, ServiceFeed},
+        speaker::{ReporterInputs, SpeakerReporter},
         watch::Watcher,
     },
-    decider::{Decider, DeciderSettings, Decisions, SPEAKER_SOURCES},
+    decider::{Decider, DeciderSettings, Decisions, SPEAKER_SOURCES, apply},
     http::{Admin, Pages, install_metrics},
+    state::{self, LoadError, Saved, StateKeeper},
 };
 
 /// How long the announcers may take to say good-bye; below the usual grace period of a pod.
@@ -41,22 +48,45 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     let node = args.node_name.clone();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, namespace = args.cluster.namespace, "speaker starts");
 
+    for missing in Kernel::here().missing() {
+        tracing::info!(missing, "the kernel of this node lacks something that a peer may need");
+    }
+    let tuning = Tuning { listen_port: args.bgp_listen_port, ..Tuning::default() };
+
     let mut announcing = Supervisor::default();
     let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
-    let bgp = BgpAnnouncer::start(&mut announcing, peers_reader, Tuning::default());
+    let bgp = BgpAnnouncer::start(&mut announcing, peers_reader.clone(), tuning);
     let announcers: Vec<Arc<dyn Announcer>> = vec![bgp.clone()];
 
     let mut workers = Supervisor::default();
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
     let (view, reader, _epoch) = watch(&mut workers, &client, &args);
+    let drained = Arc::new(watch::Sender::new(false));
     let settings = DeciderSettings {
         node: node.clone(),
         class: args.cluster.load_balancer_class.clone(),
         ignore_exclude_label: args.ignore_exclude_lb,
+        drained: drained.subscribe(),
+        saved: args.state_dir.as_deref().and_then(|dir| load_state(dir, &node)),
     };
-    let (decider, decisions) = Decider::new(settings, reader, peers, announcers.clone());
+    let (decider, decisions) = Decider::new(settings, reader.clone(), peers, announcers.clone());
     workers.spawn(decider, RestartPolicy::VITAL);
-    let pages = pages(metrics, node, view, decisions, &bgp);
+    if let Some(dir) = &args.state_dir {
+        let keeper = StateKeeper::new(dir.clone(), decisions.clone(), peers_reader.clone());
+        workers.spawn(keeper, RestartPolicy::EXPENDABLE);
+    }
+    let reporter = SpeakerReporter::new(ReporterInputs {
+        client: client.clone(),
+        namespace: args.cluster.namespace.clone(),
+        bgp: bgp.clone(),
+        view: reader,
+        peers: peers_reader,
+        decisions: decisions.clone(),
+        drained: drained.subscribe(),
+        node: node.clone(),
+    });
+    workers.spawn(reporter, RestartPolicy::EXPENDABLE);
+    let pages = pages(metrics, node, view, decisions.clone(), &bgp, drained.clone());
     announcing.spawn(Admin::new(args.http, pages), RestartPolicy::EXPENDABLE);
 
     let outcome = tokio::select! {
@@ -67,12 +97,65 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     // In order: stop deciding, then end the sessions, then everything else.
     workers.stop_token().cancel();
     let workers_ended = workers.join().await;
-    for announcer in &announcers {
-        announcer.shutdown(Shutdown::Withdraw, SHUTDOWN_MAX).await;
+    let how = if outcome.is_ok() && workers_ended.is_ok() {
+        how_to_end(&client, &args, *drained.borrow()).await
+    } else {
+        Shutdown::Keep // it is restarted
+    };
+    let announced = decisions.borrow().desired.clone();
+    say_good_bye(&announcers, how, &announced, args.drain_time).await;
+    if let (Shutdown::Withdraw, Some(dir)) = (how, &args.state_dir) {
+        state::forget(dir);
     }
     announcing.stop_token().cancel();
     let announcing_ended = announcing.join().await;
     outcome.and(workers_ended.map_err(Into::into)).and(announcing_ended.map_err(Into::into))
+}
+
+/// What was announced before a restart, if it is to be had.
+fn load_state(dir: &Path, node: &str) -> Option<Saved> {
+    match state::load(dir, node, SystemTime::now()) {
+        Ok(saved) => {
+            tracing::info!(dir = %dir.display(), routes = saved.desired.announcements.len(), "found what was announced before");
+            Some(saved)
+        }
+        Err(LoadError::Absent) => None,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), error = %chain(&error), "ignoring what was announced before");
+            None
+        }
+    }
+}
+
+/// Whether this is an end for good or for a restart; says which and why.
+async fn how_to_end(client: &Client, args: &SpeakerArgs, drained: bool) -> Shutdown {
+    let whose = Whose {
+        node: &args.node_name,
+        daemon_set: args.pod_namespace.as_deref().zip(args.daemonset.as_deref()),
+        ignore_exclude_label: args.ignore_exclude_lb,
+    };
+    let why = ending::decide(ending::read(client, &whose, drained).await);
+    match why.how() {
+        Shutdown::Keep => tracing::info!(reason = %why, "ending: routes may be kept for the restart"),
+        Shutdown::Withdraw => tracing::info!(reason = %why, "ending: routes are withdrawn"),
+    }
+    why.how()
+}
+
+/// Ends all announcing. Before routes are withdrawn, they are announced for a while as about to go away, so that traffic has
+/// moved by then (RFC 8326); a second signal cuts that short.
+async fn say_good_bye(announcers: &[Arc<dyn Announcer>], how: Shutdown, announced: &Desired, drain_time: Duration) {
+    let up = announcers.iter().any(|a| a.observe().borrow().targets.values().any(|t| t.up));
+    if how == Shutdown::Withdraw && up && !announced.announcements.is_empty() && !drain_time.is_zero() {
+        apply(announcers, ending::draining(announced)).await;
+        tokio::select! {
+            () = tokio::time::sleep(drain_time) => {}
+            _ = stop_signal() => {}
+        }
+    }
+    for announcer in announcers {
+        announcer.shutdown(how, SHUTDOWN_MAX).await;
+    }
 }
 
 /// Starts the watchers and what compiles the configuration; returns the view, its reader, and what numbers the lists.
@@ -107,6 +190,7 @@ fn pages(
     view: ViewWriter,
     decisions: watch::Receiver<Decisions>,
     bgp: &Arc<BgpAnnouncer>,
+    drained: Arc<watch::Sender<bool>>,
 ) -> Pages {
     let (lines_node, lines_decisions) = (node.clone(), decisions.clone());
     let bgp = bgp.clone();
@@ -130,5 +214,6 @@ fn pages(
             ("/v1/bgp", Arc::new(sessions)),
             ("/v1/bgp/routes", Arc::new(routes)),
         ],
+        drained: Some(drained),
     }
 }

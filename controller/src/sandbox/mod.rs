@@ -137,8 +137,13 @@ fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArg
     let (view, reader) = ViewWriter::new(SPEAKER_SOURCES);
     let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
     let announcer = BgpAnnouncer::start(supervisor, peers_reader, Tuning::default());
-    let settings =
-        DeciderSettings { node: name.clone(), class: args.load_balancer_class.clone(), ignore_exclude_label: false };
+    let settings = DeciderSettings {
+        node: name.clone(),
+        class: args.load_balancer_class.clone(),
+        ignore_exclude_label: false,
+        drained: watch::channel(false).1,
+        saved: None,
+    };
     let (decider, decisions) = Decider::new(settings, reader, peers, vec![announcer.clone()]);
     supervisor.spawn(decider, RestartPolicy::VITAL);
     (view, Speaker { name: name.clone(), decisions, announcer })

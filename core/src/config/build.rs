@@ -2,10 +2,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    BgpAdvertisement, Config, Password, Problem, Resource, Resources, Severity, Spec, advert,
+    BfdProfile, BgpAdvertisement, Config, Password, Problem, Resource, Resources, Severity, Spec, advert, bfd,
     check::Report,
     community::{self, Aliases},
-    peer::{self, PeerDraft},
+    peer::{self, PeerDraft, Profiles},
+    peer_policy::{self, Applied, LastKeys, PolicyDraft},
     pool::{self, PoolDraft, Taken},
 };
 use crate::{announce::Community, model::ObjectKey};
@@ -28,6 +29,12 @@ struct LastValid {
     passwords: BTreeMap<Arc<str>, (Arc<str>, Password)>,
     advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
     communities: BTreeMap<Arc<str>, Arc<[(String, Community)]>>,
+    profiles: BTreeMap<Arc<str>, Arc<BfdProfile>>,
+    /// By peer: the BFDProfile that it was given last.
+    given: BTreeMap<Arc<str>, Arc<BfdProfile>>,
+    policies: BTreeMap<Arc<str>, PolicyDraft>,
+    /// By policy: the keys read last.
+    keys: BTreeMap<Arc<str>, LastKeys>,
 }
 
 /// One pass over the resources.
@@ -49,8 +56,10 @@ impl Builder {
         let aliases = pass.communities(&mut self.last_valid);
         pass.pools(&mut self.last_valid);
         pass.config.index();
-        pass.peers(&mut self.last_valid);
+        let profiles = pass.profiles(&mut self.last_valid);
+        pass.peers(&mut self.last_valid, &profiles);
         pass.advertisements(&mut self.last_valid, &aliases);
+        pass.policies(&mut self.last_valid);
         pass.other_kinds();
         let mut config = pass.config;
         config.problems.sort();
@@ -76,6 +85,10 @@ impl LastValid {
         self.passwords.retain(|name, _| exists("BGPPeer", name));
         self.advertisements.retain(|name, _| exists("BGPAdvertisement", name));
         self.communities.retain(|name, _| exists("Community", name));
+        self.profiles.retain(|name, _| exists("BFDProfile", name));
+        self.given.retain(|name, _| exists("BGPPeer", name));
+        self.policies.retain(|name, _| exists("BGPPeerPolicy", name));
+        self.keys.retain(|name, _| exists("BGPPeerPolicy", name));
     }
 }
 
@@ -149,7 +162,26 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn peers(&mut self, past: &mut LastValid) {
+    fn profiles(&mut self, past: &mut LastValid) -> Profiles {
+        let mut profiles = Profiles::new();
+        for object in self.of_kind("BFDProfile") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let read = match &object.spec {
+                Some(Spec::BfdProfile(spec)) => bfd::check(&object.meta, spec, &mut report),
+                _ => None,
+            };
+            let kept = read.is_none() && past.profiles.contains_key(name);
+            if let Some(profile) = read {
+                past.profiles.insert(name.clone(), profile);
+            }
+            profiles.insert(name.clone(), past.profiles.get(name).cloned());
+            self.file(report, kept);
+        }
+        profiles
+    }
+
+    fn peers(&mut self, past: &mut LastValid, profiles: &Profiles) {
         for object in self.of_kind("BGPPeer") {
             let name = &object.meta.key.name;
             let mut report = report_on(object);
@@ -164,17 +196,12 @@ impl<'a> Pass<'a> {
             let mut notes = Report::new(&object.meta.key);
             if let Some(draft) = past.peers.get(name) {
                 let last = past.passwords.remove(name).filter(|(secret, _)| Some(secret) == draft.secret.as_ref());
-                let peer = draft.resolve(self.resources, last.map(|(_, password)| password), &mut notes);
+                let mut peer = draft.resolve(self.resources, last.map(|(_, password)| password), &mut notes);
                 if let (Some(secret), Some(password)) = (&draft.secret, &peer.password) {
                     past.passwords.insert(name.clone(), (secret.clone(), password.clone()));
                 }
-                if let Some(profile) = peer.bfd.as_ref().map(|bfd| &bfd.name)
-                    && !self.resources.objects.contains_key(&ObjectKey { kind: "BFDProfile", name: profile.clone() })
-                {
-                    let message =
-                        format!("peer {name} referencing non existing bfd profile {profile}: create the BFDProfile");
-                    notes.warning("spec.bfdProfile", profile, message);
-                }
+                draft.resolve_bfd(&mut peer, profiles, past.given.remove(name), &mut notes);
+                past.given.extend(peer.bfd.iter().map(|profile| (name.clone(), profile.clone())));
                 if let Some(other) = self.config.peers.values().find(|other| peer::dial_the_same(other, &peer)) {
                     let message = format!(
                         "the BGPPeer {:?} dials the same address from the same nodes: most routers accept only one of both sessions",
@@ -218,6 +245,40 @@ impl<'a> Pass<'a> {
         }
     }
 
+    fn policies(&mut self, past: &mut LastValid) {
+        let objects = self.of_kind("BGPPeerPolicy");
+        for object in &objects {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let mut read = None;
+            if let Some(Spec::PeerPolicy(spec)) = &object.spec {
+                read = peer_policy::check(spec, &mut report);
+                self.warn_unknown_names(&[], &spec.peers, &mut report);
+                let exists = |name: &str| {
+                    let key = ObjectKey { kind: "BGPAdvertisement", name: name.into() };
+                    self.resources.objects.contains_key(&key)
+                };
+                let names = spec.advertisements.iter().map(String::as_str);
+                advert::warn_unknown("spec.advertisements", "BGPAdvertisement", names, exists, &mut report);
+            }
+            let kept = read.is_none() && past.policies.contains_key(name);
+            past.policies.extend(read.map(|draft| (name.clone(), draft)));
+            self.file(report, kept);
+        }
+        let mut applied: Vec<Applied<'_>> = Vec::with_capacity(objects.len());
+        for object in objects {
+            let name = &object.meta.key.name;
+            let Some(draft) = past.policies.get(name) else { continue };
+            let keys = past.keys.remove(name).unwrap_or_default();
+            applied.push(Applied { name, draft, keys, report: Report::new(&object.meta.key) });
+        }
+        peer_policy::apply(&mut applied, self.resources, &mut self.config);
+        for policy in applied {
+            past.keys.insert(policy.name.clone(), policy.keys);
+            self.file(policy.report, false);
+        }
+    }
+
     fn warn_unknown_names(&self, pools: &[String], peers: &[String], report: &mut Report) {
         let pools = pools.iter().map(String::as_str);
         advert::warn_unknown(
@@ -236,7 +297,10 @@ impl<'a> Pass<'a> {
     fn other_kinds(&mut self) {
         for object in self.objects.clone() {
             match (object.meta.key.kind, &object.spec) {
-                ("IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community", _) => {}
+                (
+                    "IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile" | "BGPPeerPolicy",
+                    _,
+                ) => {}
                 (_, Some(Spec::L2Advertisement(spec))) => {
                     let mut report = report_on(object);
                     advert::check_layer2(spec, &mut report);

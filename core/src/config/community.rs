@@ -1,8 +1,8 @@
 //! Communities: values, aliases and the names that RFCs gave.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use super::{CommunitySpec, check::Report};
-use crate::announce::Community;
+use crate::announce::{Community, ExtendedCommunity};
 
 /// Aliases over all Community objects: value and the object's name.
 pub(super) type Aliases = BTreeMap<String, (Community, Arc<str>)>;
@@ -32,6 +32,45 @@ pub(super) fn parse(text: &str) -> Result<Community, String> {
         ["large", a, b, c] => Ok(Community::Large(word(a)?, word(b)?, word(c)?)),
         _ => Err("write a:b or large:a:b:c".to_owned()),
     }
+}
+
+/// Subtypes of the extended communities that have a name here. Source: RFC 4360 §4, §5.
+const NAMED_SUBTYPES: [(&str, u8); 2] = [("rt", 0x02), ("soo", 0x03)];
+
+/// Reads `rt:…` and `soo:…` with an AS number or an IPv4 address in front, or `0x` and 16 hexadecimal digits.
+///
+/// Source: RFC 4360 §3.1, §3.2, RFC 5668 §2
+pub(super) fn parse_extended(text: &str) -> Result<ExtendedCommunity, String> {
+    let form = || "write rt:64512:100, soo:64512:100, rt:192.0.2.1:100, or 0x and 16 hexadecimal digits".to_owned();
+    if let Some(digits) = text.strip_prefix("0x") {
+        let value = (digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+            .then(|| u64::from_str_radix(digits, 16).ok())
+            .flatten();
+        return value.map(|v| ExtendedCommunity(v.to_be_bytes())).ok_or_else(form);
+    }
+    let parts: Vec<&str> = text.split(':').collect();
+    let [name, global, local] = parts[..] else { return Err(form()) };
+    let (_, subtype) = NAMED_SUBTYPES.iter().find(|(known, _)| *known == name).ok_or_else(form)?;
+    let short = || {
+        let number = decimal(local).and_then(|n| u16::try_from(n).ok());
+        number.ok_or_else(|| format!("{local:?} is not a number from 0 to 65535, as goes with {global}"))
+    };
+    let (kind, octets) = if let Ok(ip) = global.parse::<Ipv4Addr>() {
+        (0x01, [ip.octets().as_slice(), &short()?.to_be_bytes()].concat())
+    } else {
+        let asn = decimal(global).ok_or_else(|| format!("{global:?} is neither an AS number nor an IPv4 address"))?;
+        match u16::try_from(asn) {
+            Ok(0) => return Err("AS 0 is reserved: write an AS number from 1 to 4294967295".to_owned()),
+            Ok(asn) => {
+                let number = decimal(local).ok_or_else(|| format!("{local:?} is not a number from 0 to 4294967295"))?;
+                (0x00, [asn.to_be_bytes().as_slice(), &number.to_be_bytes()].concat())
+            }
+            Err(_) => (0x02, [asn.to_be_bytes().as_slice(), &short()?.to_be_bytes()].concat()),
+        }
+    };
+    let mut community = [kind, *subtype, 0, 0, 0, 0, 0, 0];
+    community[2..].copy_from_slice(&octets);
+    Ok(ExtendedCommunity(community))
 }
 
 /// A decimal number without sign.

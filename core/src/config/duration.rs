@@ -12,7 +12,7 @@ const FRACTION_DIGITS_MAX: usize = 13;
 /// In words, what is allowed; for negative durations too: nothing here can last less than nothing.
 ///
 /// Source: <https://pkg.go.dev/time#ParseDuration>
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || "is not a duration: write a number and a unit, such as 90s or 1m30s".to_owned();
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     if unsigned == "0" {

@@ -1,14 +1,16 @@
-//! The `metallb.io` configuration: what users wrote ([`Resources`]), and what of it is in force ([`Config`]).
+//! The configuration, `metallb.io` and `ferrocast.io`: what users wrote ([`Resources`]), and what of it is in force ([`Config`]).
 //!
 //! [`build`] is one pure function over the whole configuration. The unit is one object: an invalid object leaves every other
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
 mod advert;
+mod bfd;
 mod build;
 mod check;
 mod community;
 mod duration;
 mod peer;
+mod peer_policy;
 mod policy;
 mod pool;
 mod problem;
@@ -17,11 +19,13 @@ mod spec;
 mod tests;
 
 pub use build::{Builder, build};
+pub use duration::parse as parse_duration;
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use spec::{
-    BgpAdvertisementSpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec, Meta, PoolSpec, RawSelector, Resource,
-    Resources, SecretRef, ServiceAllocationSpec, Spec,
+    BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
+    LinkBandwidthSpec, Meta, PoolSpec, RawSelector, Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec,
+    SessionSpec, Spec, TcpAoKeySpec,
 };
 
 use std::{
@@ -30,6 +34,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     announce::Community,
@@ -79,7 +85,7 @@ pub struct Pool {
 }
 
 /// AS number rule for a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerAs {
     /// `peerASN`.
     Number(u32),
@@ -90,7 +96,7 @@ pub enum PeerAs {
 }
 
 /// Where to find a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerEndpoint {
     /// `peerAddress`.
     Address(IpAddr),
@@ -98,8 +104,8 @@ pub enum PeerEndpoint {
     Interface(Arc<str>),
 }
 
-/// A TCP-MD5 password that never shows in logs.
-#[derive(Clone, PartialEq, Eq)]
+/// A password of TCP-MD5 or TCP-AO that never shows in logs; serialized, it is there to be read.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Password(pub Arc<str>);
 
 impl std::fmt::Debug for Password {
@@ -109,7 +115,7 @@ impl std::fmt::Debug for Password {
 }
 
 /// A BGPPeer in force (`metallb.io/v1beta2`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// `metadata.name`.
     pub name: Arc<str>,
@@ -134,13 +140,16 @@ pub struct Peer {
     /// `routerID`.
     pub router_id: Option<Ipv4Addr>,
     /// `nodeSelectors`: empty = every node, else any must match.
+    #[serde(skip)]
     pub node_selectors: Vec<LabelSelector>,
     /// `password`, or what `passwordSecret` resolved to.
     pub password: Option<Password>,
     /// `passwordSecret` is set but could not be resolved: the peer must not be dialled; the text says why.
     pub password_missing: Option<String>,
-    /// The BFDProfile that `bfdProfile` names.
+    /// The BFDProfile that `bfdProfile` names; a change of it resets nothing.
     pub bfd: Option<Arc<BfdProfile>>,
+    /// `bfdProfile` names no valid BFDProfile, and none is remembered: the peer must not be dialled; the text says why.
+    pub bfd_missing: Option<String>,
     /// `enableGracefulRestart`.
     pub graceful_restart: bool,
     /// `ebgpMultiHop`.
@@ -179,6 +188,7 @@ impl Peer {
             password: None,
             password_missing: None,
             bfd: None,
+            bfd_missing: None,
             graceful_restart: false,
             ebgp_multi_hop: false,
             vrf: None,

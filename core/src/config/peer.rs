@@ -1,5 +1,6 @@
 //! BGPPeer: every rule of one peer.
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -11,7 +12,7 @@ use super::{
     duration,
 };
 
-/// TCP-MD5 keys are limited to this many octets by Linux (`TCP_MD5SIG_MAXKEYLEN`).
+/// TCP-MD5 and TCP-AO keys are limited to this many octets by Linux (`TCP_MD5SIG_MAXKEYLEN`, `TCP_AO_MAXKEYLEN`).
 const PASSWORD_OCTETS_MAX: usize = 80;
 /// The well-known BGP port.
 const PORT_DEFAULT: u16 = 179;
@@ -30,12 +31,17 @@ const KEEPALIVES_PER_HOLD_TIME: u32 = 3;
 /// Longest `connectTime`, as in MetalLB's CRD.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(65_535);
 
-/// A valid peer, before its Secret is looked up.
+/// BFDProfiles by name; `None`: the object is there, but no valid version of it is known.
+pub(super) type Profiles = BTreeMap<Arc<str>, Option<Arc<BfdProfile>>>;
+
+/// A valid peer, before its Secret and its BFDProfile are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct PeerDraft {
     pub(super) peer: Peer,
     /// Name of the Secret with its password.
     pub(super) secret: Option<Arc<str>>,
+    /// Name of its BFDProfile.
+    pub(super) bfd_profile: Option<Arc<str>>,
 }
 
 /// Checks everything about a peer that concerns no other object.
@@ -95,7 +101,8 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         node_selectors,
         password,
         password_missing: None,
-        bfd: written(spec.bfd_profile.as_ref()).map(|name| Arc::new(BfdProfile::new(name))),
+        bfd: None,
+        bfd_missing: None,
         graceful_restart: spec.enable_graceful_restart.unwrap_or(false),
         ebgp_multi_hop: multi_hop,
         vrf: written(spec.vrf.as_ref()).map(Into::into),
@@ -103,13 +110,14 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         session: SessionPolicy::default(),
         routes: Arc::default(),
     };
-    Some(PeerDraft { peer, secret })
+    let bfd_profile = written(spec.bfd_profile.as_ref()).map(Into::into);
+    Some(PeerDraft { peer, secret, bfd_profile })
 }
 
 const ASN_RANGE: (i64, i64) = (1, u32::MAX as i64);
 
 /// An optional text; empty counts as absent, as it does in Go.
-fn written(text: Option<&String>) -> Option<&str> {
+pub(super) fn written(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(|text| !text.is_empty())
 }
 
@@ -160,7 +168,7 @@ fn endpoint(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerEndpoint> {
 }
 
 /// An address that a host can have.
-fn host_address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn host_address(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr =
         text.parse().map_err(|_| "write an IPv4 or IPv6 address, without prefix length or zone".to_owned())?;
     if let IpAddr::V6(v6) = ip
@@ -197,7 +205,7 @@ fn source_address(spec: &BgpPeerSpec, endpoint: Option<&PeerEndpoint>, report: &
 }
 
 /// Reads a duration; `None` if absent or wrong (then reported).
-fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
+pub(super) fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
     let text = written(text)?;
     duration::parse(text).map_err(|why| report.error(field, text, format!("{text:?} {why}"))).ok()
 }
@@ -252,10 +260,8 @@ fn connect_time(spec: &BgpPeerSpec, report: &mut Report) -> Option<Duration> {
 fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option<Password>, Option<Arc<str>>) {
     let secret = spec.password_secret.as_ref().filter(|s| !s.name.is_empty() || !s.namespace.is_empty());
     let password = written(spec.password.as_ref());
-    if let Some(password) = password
-        && password.len() > PASSWORD_OCTETS_MAX
-    {
-        report.error("spec.password", "", too_long(password));
+    if let Some(why) = password.and_then(|p| too_long(p.len(), "the password")) {
+        report.error("spec.password", "", why);
     }
     if let Some(secret) = secret {
         if password.is_some() {
@@ -278,8 +284,26 @@ fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option
     (password.map(|p| Password(p.into())), secret.map(|s| s.name.as_str().into()))
 }
 
-fn too_long(password: &str) -> String {
-    format!("the password has {} octets: TCP-MD5 allows at most {PASSWORD_OCTETS_MAX}", password.len())
+/// What is wrong with a key of this many octets.
+pub(super) fn too_long(octets: usize, what: &str) -> Option<String> {
+    (octets > PASSWORD_OCTETS_MAX)
+        .then(|| format!("{what} has {octets} octets: TCP allows at most {PASSWORD_OCTETS_MAX}"))
+}
+
+/// The password in a Secret, or in words why there is none.
+pub(super) fn look_up_secret(name: &Arc<str>, resources: &Resources) -> Result<Password, String> {
+    match resources.passwords.get(name) {
+        None => Err(format!(
+            "Secret {name:?} of type kubernetes.io/basic-auth does not exist in the namespace {:?}",
+            resources.namespace
+        )),
+        Some(Err(why)) => Err(why.clone()),
+        Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
+        Some(Ok(password)) => match too_long(password.0.len(), "the password") {
+            Some(why) => Err(format!("Secret {name:?}: {why}")),
+            None => Ok(password.clone()),
+        },
+    }
 }
 
 /// Legal, but not what it seems.
@@ -295,19 +319,7 @@ impl PeerDraft {
     pub(super) fn resolve(&self, resources: &Resources, last: Option<Password>, report: &mut Report) -> Peer {
         let mut peer = self.peer.clone();
         let Some(name) = &self.secret else { return peer };
-        let found = match resources.passwords.get(name) {
-            None => Err(format!(
-                "Secret {name:?} of type kubernetes.io/basic-auth does not exist in the namespace {:?}",
-                resources.namespace
-            )),
-            Some(Err(why)) => Err(why.clone()),
-            Some(Ok(password)) if password.0.is_empty() => Err(format!("Secret {name:?} holds an empty password")),
-            Some(Ok(password)) if password.0.len() > PASSWORD_OCTETS_MAX => {
-                Err(format!("Secret {name:?}: {}", too_long(&password.0)))
-            }
-            Some(Ok(password)) => Ok(password.clone()),
-        };
-        match (found, last) {
+        match (look_up_secret(name, resources), last) {
             (Ok(password), _) => peer.password = Some(password),
             (Err(why), Some(last)) => {
                 report.error("spec.passwordSecret.name", name, format!("{why}: the last password read stays in use"));
@@ -323,6 +335,36 @@ impl PeerDraft {
             }
         }
         peer
+    }
+
+    /// Gives the peer the BFDProfile that it names. One that does not exist, or never was valid, leaves the last one of this name
+    /// in use; without one the peer is in force but not dialled, since a session that BFD does not watch was not asked for.
+    pub(super) fn resolve_bfd(
+        &self,
+        peer: &mut Peer,
+        profiles: &Profiles,
+        last: Option<Arc<BfdProfile>>,
+        report: &mut Report,
+    ) {
+        let (Some(name), at) = (&self.bfd_profile, "spec.bfdProfile") else { return };
+        let why = match profiles.get(name) {
+            Some(Some(profile)) => return peer.bfd = Some(profile.clone()),
+            Some(None) => format!(
+                "peer {} referencing bfd profile {name}, which is not valid: mend the BFDProfile, or leave bfdProfile out",
+                peer.name
+            ),
+            None => format!(
+                "peer {} referencing non existing bfd profile {name}: create the BFDProfile, or leave bfdProfile out",
+                peer.name
+            ),
+        };
+        if let Some(last) = last.filter(|last| last.name == *name) {
+            report.error(at, name, format!("{why}; the last profile of this name stays in use"));
+            peer.bfd = Some(last);
+        } else {
+            report.error(at, name, format!("{why}; the peer is not dialled until then"));
+            peer.bfd_missing = Some(why);
+        }
     }
 }
 

@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::Password;
 use crate::{announce::ExtendedCommunity, model::IpFamily};
 
 /// A BFDProfile in force (`metallb.io/v1beta1`), with MetalLB's defaults. Source: RFC 5880, RFC 5881, RFC 5883.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdProfile {
     /// `metadata.name`.
     pub name: Arc<str>,
@@ -45,7 +47,7 @@ impl BfdProfile {
 }
 
 /// Our role towards a peer. Source: RFC 9234 §4.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// The peer is our customer.
     Provider,
@@ -60,7 +62,7 @@ pub enum Role {
 }
 
 /// How a TCP-AO key signs. Source: RFC 5926.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TcpAoAlgorithm {
     /// HMAC-SHA-1-96.
     HmacSha1,
@@ -69,7 +71,7 @@ pub enum TcpAoAlgorithm {
 }
 
 /// A TCP-AO master key. Source: RFC 5925 §3.1. Experimental: no kernel that has it was there to test on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpAoKey {
     /// KeyID that we send.
     pub send_id: u8,
@@ -82,7 +84,7 @@ pub struct TcpAoKey {
 }
 
 /// Settings of a session beyond MetalLB's, from the `session` part of the BGPPeerPolicies that select the peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPolicy {
     /// Wait for the peer to dial instead of dialling it.
     pub passive: bool,
@@ -105,7 +107,7 @@ pub struct SessionPolicy {
 }
 
 /// The weight that a link bandwidth community expresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weight {
     /// This node's ready endpoints: [`Announcement::weight`](crate::announce::Announcement::weight).
     Endpoints,
@@ -114,7 +116,7 @@ pub enum Weight {
 }
 
 /// Link bandwidth as weight of a node's routes. Source: RFC 10005.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkBandwidth {
     /// Octets per second that one unit of weight counts as, above zero.
     pub unit_octets_s: u64,
@@ -125,7 +127,7 @@ pub struct LinkBandwidth {
 }
 
 /// What is said about routes beyond MetalLB's advertisement, from the `routes` part of one BGPPeerPolicy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutePolicy {
     /// Names of the BGPAdvertisements it applies to; `None`: all.
     pub advertisements: Option<BTreeSet<Arc<str>>>,

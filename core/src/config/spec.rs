@@ -1,4 +1,4 @@
-//! `metallb.io` objects as written: plain fields, nothing checked yet. Field names and meanings are those of the CRDs.
+//! `metallb.io` and `ferrocast.io` objects as written: plain fields, nothing checked yet. Field names and meanings are those of the CRDs.
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::Problem;
@@ -126,9 +126,81 @@ pub struct CommunitySpec {
     pub communities: Vec<(String, String)>,
 }
 
+/// `BFDProfile.spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
+pub struct BfdProfileSpec {
+    pub receive_interval: Option<i64>,
+    pub transmit_interval: Option<i64>,
+    pub detect_multiplier: Option<i64>,
+    pub echo_interval: Option<i64>,
+    pub echo_mode: Option<bool>,
+    pub passive_mode: Option<bool>,
+    pub minimum_ttl: Option<i64>,
+}
+
+/// `BGPPeerPolicy.spec` (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct BgpPeerPolicySpec {
+    pub peers: Vec<String>,
+    pub peer_selectors: Vec<RawSelector>,
+    pub advertisements: Vec<String>,
+    pub advertisement_selectors: Vec<RawSelector>,
+    pub session: Option<SessionSpec>,
+    pub routes: Option<RoutesSpec>,
+}
+
+/// `BGPPeerPolicy.spec.session`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct SessionSpec {
+    pub passive: Option<bool>,
+    pub families: Option<Vec<String>>,
+    pub next_hop_v4: Option<String>,
+    pub next_hop_v6: Option<String>,
+    /// Go duration text.
+    pub send_hold_time: Option<String>,
+    pub role: Option<String>,
+    pub ttl_security_hops: Option<i64>,
+    pub tcp_ao_keys: Option<Vec<TcpAoKeySpec>>,
+}
+
+/// `BGPPeerPolicy.spec.session.tcpAO.keys[]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct TcpAoKeySpec {
+    pub send_id: i64,
+    pub receive_id: i64,
+    pub algorithm: Option<String>,
+    /// Name of the Secret.
+    pub secret: String,
+}
+
+/// `BGPPeerPolicy.spec.routes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct RoutesSpec {
+    pub med: Option<i64>,
+    pub as_path_prepend: Option<i64>,
+    pub extended_communities: Vec<String>,
+    pub link_bandwidth: Option<LinkBandwidthSpec>,
+}
+
+/// `BGPPeerPolicy.spec.routes.linkBandwidth`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct LinkBandwidthSpec {
+    pub unit: Option<String>,
+    pub weight: Option<String>,
+    pub value: Option<i64>,
+    pub transitive: Option<bool>,
+    /// Go duration text.
+    pub interval: Option<String>,
+}
+
 /// The spec of one object, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there are few objects, each behind an Arc")]
 pub enum Spec {
     /// `IPAddressPool`.
     Pool(PoolSpec),
@@ -140,8 +212,10 @@ pub enum Spec {
     L2Advertisement(L2AdvertisementSpec),
     /// `Community`.
     Community(CommunitySpec),
-    /// `BFDProfile`: only its existence matters so far.
-    BfdProfile,
+    /// `BFDProfile`.
+    BfdProfile(BfdProfileSpec),
+    /// `BGPPeerPolicy`.
+    PeerPolicy(BgpPeerPolicySpec),
 }
 
 /// One object of the configuration namespace, as read.

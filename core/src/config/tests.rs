@@ -4,7 +4,9 @@ use std::sync::Arc;
 use super::*;
 use crate::model::ObjectKey;
 
+mod bfd;
 mod conflicts;
+mod policies;
 mod refused;
 
 /// A configuration namespace under construction.
@@ -46,6 +48,14 @@ impl World {
     fn community(self, name: &str, created_s: i64, aliases: &[(&str, &str)]) -> Self {
         let communities = aliases.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         self.with("Community", name, created_s, Some(Spec::Community(CommunitySpec { communities })))
+    }
+
+    fn policy(self, name: &str, created_s: i64, spec: BgpPeerPolicySpec) -> Self {
+        self.with("BGPPeerPolicy", name, created_s, Some(Spec::PeerPolicy(spec)))
+    }
+
+    fn profile(self, name: &str, spec: BfdProfileSpec) -> Self {
+        self.with("BFDProfile", name, 0, Some(Spec::BfdProfile(spec)))
     }
 
     fn password(mut self, secret: &str, password: Result<&str, &str>) -> Self {
@@ -158,7 +168,7 @@ fn peer_is_read_field_by_field() {
         dual_stack_address_family: Some(true),
         ..peer()
     };
-    let config = World::new().peer("r", 0, spec).with("BFDProfile", "fast", 0, Some(Spec::BfdProfile)).build();
+    let config = World::new().peer("r", 0, spec).profile("fast", BfdProfileSpec::default()).build();
     assert_eq!(config.problems, []);
     let peer = &config.peers["r"];
     assert_eq!((peer.my_asn, peer.local_asn, peer.peer_asn), (u32::MAX, Some(65_000), PeerAs::External));

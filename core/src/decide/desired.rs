@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Decision, Reason};
+use super::{Decision, Reason, weight};
 use crate::{
     announce::{Announcement, AnnouncementState, Desired, Terms},
     config::BgpAdvertisement,
@@ -28,8 +28,8 @@ type Offer = (Arc<str>, Arc<Terms>);
 #[derive(Debug, Default)]
 pub struct DesiredBuilder {
     desired: Desired,
-    /// What each Service contributes, sorted.
-    contributions: BTreeMap<ServiceKey, Box<[(IpNet, Offer)]>>,
+    /// What each Service contributes.
+    contributions: BTreeMap<ServiceKey, Contribution>,
     prefixes: BTreeMap<IpNet, Prefix>,
     /// Prefixes that may differ from `desired`.
     touched: BTreeSet<IpNet>,
@@ -39,28 +39,47 @@ pub struct DesiredBuilder {
     interned: BTreeSet<Arc<[Terms]>>,
 }
 
+/// What one Service contributes.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Contribution {
+    /// Sorted.
+    offers: Box<[(IpNet, Offer)]>,
+    /// What it adds to the weight of each of its prefixes.
+    weight: Option<u32>,
+}
+
+impl Contribution {
+    /// Its prefixes, each once.
+    fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.offers.chunk_by(|a, b| a.0 == b.0).filter_map(|same| same.first()).map(|(prefix, _)| *prefix)
+    }
+}
+
 /// Who needs a prefix, and under which advertisements.
 #[derive(Debug, Default)]
 struct Prefix {
     services: Arc<BTreeSet<ServiceKey>>,
     /// Sorted by advertisement name and terms, each with the number of contributions.
     offers: Vec<(Offer, u32)>,
+    /// What its Services with a weight weigh together.
+    weight: u64,
+    /// How many have none.
+    unweighed: u32,
 }
 
 impl DesiredBuilder {
     /// Notes the decision on a Service; `None`: it is gone.
     pub fn set(&mut self, key: &ServiceKey, decision: Option<&Decision>) {
-        let new = decision.map_or_else(Box::default, |d| self.contribution(d));
-        let old = self.contributions.get(key).map_or(&[][..], |c| c);
-        if *old == *new {
+        let new = decision.map_or_else(Contribution::default, |d| self.contribution(d));
+        if self.contributions.get(key).map_or(new.offers.is_empty(), |old| *old == new) {
             return;
         }
-        let old = if new.is_empty() {
+        let old = if new.offers.is_empty() {
             self.contributions.remove(key)
         } else {
             self.contributions.insert(key.clone(), new.clone())
         };
-        for (prefix, offer) in &new {
+        for (prefix, offer) in &new.offers {
             let entry = self.prefixes.entry(*prefix).or_default();
             entry.add(offer);
             if !entry.services.contains(key) {
@@ -68,10 +87,19 @@ impl DesiredBuilder {
             }
             self.touched.insert(*prefix);
         }
-        for (prefix, offer) in old.as_deref().unwrap_or_default() {
+        for prefix in new.prefixes() {
+            self.prefixes.entry(prefix).or_default().weigh(new.weight);
+        }
+        let old = old.unwrap_or_default();
+        for prefix in old.prefixes() {
+            if let Some(entry) = self.prefixes.get_mut(&prefix) {
+                entry.unweigh(old.weight);
+            }
+        }
+        for (prefix, offer) in &old.offers {
             let Some(entry) = self.prefixes.get_mut(prefix) else { continue };
             entry.remove(offer);
-            if new.binary_search_by(|(p, _)| p.cmp(prefix)).is_err() && entry.services.contains(key) {
+            if new.offers.binary_search_by(|(p, _)| p.cmp(prefix)).is_err() && entry.services.contains(key) {
                 Arc::make_mut(&mut entry.services).remove(key);
             }
             self.touched.insert(*prefix);
@@ -128,7 +156,8 @@ impl DesiredBuilder {
                 new
             }
         };
-        let new = Announcement { state: AnnouncementState::Active, terms, services, weight: None };
+        let weight = if prefix.unweighed == 0 { weight::rounded(prefix.weight) } else { None };
+        let new = Announcement { state: AnnouncementState::Active, terms, services, weight };
         if self.desired.announcements.get(&net).is_some_and(|old| **old == new) {
             return false;
         }
@@ -137,7 +166,7 @@ impl DesiredBuilder {
     }
 
     /// The prefixes and advertisements that a decision asks for, sorted, each once.
-    fn contribution(&mut self, decision: &Decision) -> Box<[(IpNet, Offer)]> {
+    fn contribution(&mut self, decision: &Decision) -> Contribution {
         let mut all = Vec::new();
         for address in decision.addresses.iter().filter(|a| a.reason == Reason::Announced) {
             let Some(ip) = address.ip else { continue };
@@ -147,7 +176,7 @@ impl DesiredBuilder {
         }
         all.sort_unstable();
         all.dedup();
-        all.into_boxed_slice()
+        Contribution { offers: all.into_boxed_slice(), weight: decision.weight }
     }
 
     fn terms_of(&mut self, advertisement: &Arc<BgpAdvertisement>) -> Arc<Terms> {
@@ -168,6 +197,20 @@ impl DesiredBuilder {
 }
 
 impl Prefix {
+    fn weigh(&mut self, weight: Option<u32>) {
+        match weight {
+            Some(weight) => self.weight += u64::from(weight),
+            None => self.unweighed += 1,
+        }
+    }
+
+    fn unweigh(&mut self, weight: Option<u32>) {
+        match weight {
+            Some(weight) => self.weight -= u64::from(weight),
+            None => self.unweighed -= 1,
+        }
+    }
+
     fn add(&mut self, offer: &Offer) {
         match self.offers.binary_search_by(|(o, _)| o.cmp(offer)) {
             Ok(at) => self.offers[at].1 += 1,
@@ -207,7 +250,7 @@ mod tests {
             reason: Reason::Announced,
             advertisements: advertisements.clone(),
         });
-        Decision { addresses: addresses.collect() }
+        Decision { addresses: addresses.collect(), weight: None }
     }
 
     fn key(text: &str) -> ServiceKey {
@@ -298,9 +341,34 @@ mod tests {
                 reason: Reason::NoEndpoints,
                 advertisements: Vec::new(),
             }],
+            weight: None,
         };
         builder.set(&key("d/a"), Some(&unannounced));
         assert!(builder.desired().announcements.is_empty());
+    }
+
+    #[test]
+    fn weight_is_the_sum_over_the_services_of_a_prefix_unless_one_has_none() {
+        let mut builder = DesiredBuilder::default();
+        let wide = BgpAdvertisement { aggregation_length_v4: 24, ..advert("wide") };
+        let weighing = |ips: &[&str], weight| Decision { weight, ..announced(ips, &[&wide, &advert("host")]) };
+        let weights = |builder: &mut DesiredBuilder| -> Vec<Option<u32>> {
+            builder.desired().announcements.values().map(|a| a.weight.map(std::num::NonZeroU32::get)).collect()
+        };
+        builder.set(&key("d/a"), Some(&weighing(&["10.0.0.1"], Some(2))));
+        builder.set(&key("d/b"), Some(&weighing(&["10.0.0.2", "10.0.0.3"], Some(6))));
+        assert_eq!(weights(&mut builder), [8, 2, 6, 6].map(Some));
+        let generation = builder.desired().generation;
+        builder.set(&key("d/b"), Some(&weighing(&["10.0.0.2", "10.0.0.3"], Some(5))));
+        assert_eq!(weights(&mut builder), [8, 2, 6, 6].map(Some), "rounded, 7 is 8 and 5 is 6");
+        assert_eq!(builder.desired().generation, generation);
+        builder.set(&key("d/b"), Some(&weighing(&["10.0.0.2"], None)));
+        assert_eq!(weights(&mut builder), [None, Some(2), None]);
+        builder.set(&key("d/b"), None);
+        assert_eq!(weights(&mut builder), [2, 2].map(Some));
+        builder.set(&key("d/a"), None);
+        assert!(builder.desired().announcements.is_empty());
+        assert!(builder.prefixes.is_empty() && builder.contributions.is_empty());
     }
 
     #[test]

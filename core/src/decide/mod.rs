@@ -2,6 +2,7 @@
 mod desired;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 pub use desired::DesiredBuilder;
 
@@ -79,6 +80,9 @@ pub struct AddressDecision {
 pub struct Decision {
     /// Per address, in the status's order.
     pub addresses: Vec<AddressDecision>,
+    /// What this node is worth for the Service's addresses: its serving endpoints, of a Service with
+    /// `externalTrafficPolicy: Local`. `None`: as much as any other, or nobody weighs.
+    pub weight: Option<u32>,
 }
 
 /// What the decision depends on besides the Service and its endpoints.
@@ -113,11 +117,16 @@ pub fn decide(service: &Service, endpoints: Endpoints, context: &Context) -> Dec
     if service.ingress_foreign {
         addresses.extend(without_address(Reason::InvalidIp).addresses);
     }
-    if addresses.is_empty() { without_address(Reason::NoIpAllocated) } else { Decision { addresses } }
+    if addresses.is_empty() {
+        return without_address(Reason::NoIpAllocated);
+    }
+    let weighs = context.config.weight_interval.is_some() && service.traffic_policy == TrafficPolicy::Local;
+    Decision { addresses, weight: weighs.then_some(endpoints.here) }
 }
 
 fn without_address(reason: Reason) -> Decision {
-    Decision { addresses: vec![AddressDecision { ip: None, reason, advertisements: Vec::new() }] }
+    let addresses = vec![AddressDecision { ip: None, reason, advertisements: Vec::new() }];
+    Decision { addresses, weight: None }
 }
 
 /// The advertisements under which `ip` is announced here, or why it is not.

@@ -283,3 +283,17 @@ fn addresses_are_decided_one_by_one() {
     let reasons: Vec<Reason> = s.decide().addresses.iter().map(|a| a.reason).collect();
     assert_eq!(reasons, [Reason::IpNotAllowed, Reason::Announced, Reason::InvalidIp]);
 }
+
+#[test]
+fn only_local_endpoints_weigh_and_only_where_somebody_weighs() {
+    for (policy, interval_s, want) in [
+        (TrafficPolicy::Local, Some(10), Some(1)),
+        (TrafficPolicy::Local, None, None),
+        (TrafficPolicy::Cluster, Some(10), None),
+    ] {
+        let mut s = Situation::new();
+        s.service.traffic_policy = policy;
+        Arc::make_mut(&mut s.context.config).weight_interval = interval_s.map(std::time::Duration::from_secs);
+        assert_eq!(s.decide().weight, want, "{policy:?} {interval_s:?}");
+    }
+}

@@ -1,10 +1,12 @@
 //! What matters about a Service and its endpoints.
 use std::{fmt, net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Labels, ServiceKey};
 
 /// Address family of Kubernetes' `ipFamilies`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum IpFamily {
     /// IPv4.
     V4,

@@ -4,6 +4,7 @@
 //! inputs made from it, with stable Rust; `run` hands them to cargo-fuzz (`long/`). To add a target: a module here with
 //! `run` and `seeds`, a line in [`TARGETS`], a file in `long/fuzz_targets` and its `[[bin]]`, and the corpus
 //! (`cargo run -p ferrocast-fuzz --example seeds`).
+pub mod bfd;
 pub mod fsm;
 pub mod mutate;
 pub mod wire;
@@ -19,7 +20,8 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 2] = [
+pub const TARGETS: [Target; 3] = [
     Target { name: "wire", run: wire::run, seeds: wire::seeds },
     Target { name: "fsm", run: fsm::run, seeds: fsm::seeds },
+    Target { name: "bfd", run: bfd::run, seeds: bfd::seeds },
 ];

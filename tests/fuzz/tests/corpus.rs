@@ -58,6 +58,11 @@ fn fsm_holds_for_the_corpus_and_what_is_made_from_it() {
 }
 
 #[test]
+fn bfd_holds_for_the_corpus_and_what_is_made_from_it() {
+    run("bfd");
+}
+
+#[test]
 fn corpus_has_every_seed() {
     for target in TARGETS {
         let corpus = corpus(&target);

@@ -172,7 +172,7 @@ pub(crate) struct Site {
 impl Site {
     /// How Ferrocast is started for it.
     pub(crate) fn settings(&self) -> Settings {
-        Settings { namespace: self.name.clone(), class: Some(self.class.clone()) }
+        Settings { namespace: self.name.clone(), class: Some(self.class.clone()), ..Settings::default() }
     }
 
     /// An IPv4 Service of the site.

@@ -32,6 +32,7 @@ pub(crate) fn table() -> Vec<Bad> {
     all.extend(peers());
     all.extend(advertisements());
     all.extend(others());
+    all.extend(policies());
     all
 }
 
@@ -148,6 +149,34 @@ fn others() -> Vec<Bad> {
             "uplicate",
         ),
         bad("profile-in-words", "BFDProfile", json!({"receiveInterval": "fast"}), &["receiveInterval"], ""),
+        bad("profile-too-fast", "BFDProfile", json!({"transmitInterval": 5}), &["transmitInterval", "5"], "60000"),
         bad("interfaces-as-text", "L2Advertisement", json!({"interfaces": "eth0"}), &["interfaces"], ""),
+    ]
+}
+
+fn policies() -> Vec<Bad> {
+    let policy = |name, spec, words, advice| bad(name, "BGPPeerPolicy", spec, words, advice);
+    vec![
+        policy("policy-no-family", json!({"session": {"families": []}}), &["families"], "IPv4, IPv6 or both"),
+        policy(
+            "policy-hop-to-itself",
+            json!({"session": {"nextHopIPv4": "127.0.0.1"}}),
+            &["nextHopIPv4", "127.0.0.1"],
+            "loopback",
+        ),
+        policy(
+            "policy-as-zero",
+            json!({"routes": {"extendedCommunities": ["rt:0:1"]}}),
+            &["extendedCommunities", "rt:0:1"],
+            "AS 0 is reserved",
+        ),
+        policy(
+            "policy-session-of-a-part",
+            json!({"advertisements": ["x"], "session": {"passive": true}}),
+            &["session"],
+            "carries every advertisement",
+        ),
+        policy("policy-weightless", json!({"routes": {"linkBandwidth": {"weight": "Fixed"}}}), &["value"], "65535"),
+        policy("policy-far", json!({"session": {"ttlSecurityHops": 255}}), &["ttlSecurityHops", "255"], "254"),
     ]
 }

@@ -413,7 +413,7 @@ fn show_session(pair: &Pair) -> String {
 }
 
 async fn their_last_words(link: &Link, dir: &Path) -> Result<Cell> {
-    let mut pair = up(link, dir, |_| (), json!({})).await?;
+    let pair = up(link, dir, |_| (), json!({})).await?;
     let speaker = pair.link.speaker(&pair.options);
     let words = match pair.daemon {
         Daemon::Bird => "disable spk \"maintenance-42\"".to_owned(),

@@ -227,6 +227,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn prepare_says_what_is_missing() {
+        let of = |peer: &str| SessionConfig::new(peer.parse().unwrap());
+        let mut catchers = Catchers::default();
+        let link_local = catchers.prepare(&of("fe80::1"));
+        assert!(link_local.link.is_none() && link_local.warning.unwrap().contains("link-local"));
+        // With the right to raw sockets or without it.
+        let prepared = catchers.prepare(&of("127.0.0.1"));
+        let warning = prepared.warning.unwrap_or_default();
+        assert_eq!(prepared.link.is_none(), warning.contains("CAP_NET_RAW"), "{warning}");
+        assert_eq!(!prepared.loops, warning.contains("forwarding is off"), "{warning}");
+    }
+
+    #[test]
     fn packet_is_from_us_to_us_with_a_right_checksum() {
         let echo = Echo { discriminator: 7, sequence: 8, cookie: 9 };
         for (local, header) in [("192.0.2.1", IPV4_LEN), ("2001:db8::1", IPV6_LEN)] {

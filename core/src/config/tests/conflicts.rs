@@ -173,19 +173,18 @@ fn younger_advertisement_is_refused_when_local_preferences_contradict() {
 fn dangling_names_are_warned_about_and_allowed() {
     let spec =
         BgpAdvertisementSpec { ip_address_pools: strings(&["p", "none"]), peers: strings(&["ghost"]), ..advert() };
-    let bfd = BgpPeerSpec { bfd_profile: some("fast"), disable_mp: Some(true), ..peer() };
-    let config = World::new().pool("p", 0, &["10.0.0.0/24"]).advert("a", 0, spec).peer("r", 0, bfd).build();
+    let old = BgpPeerSpec { disable_mp: Some(true), ..peer() };
+    let config = World::new().pool("p", 0, &["10.0.0.0/24"]).advert("a", 0, spec).peer("r", 0, old).build();
     assert!(!config.stale && config.advertisements.contains_key("a") && config.peers.contains_key("r"));
     let warnings = texts(&config, Severity::Warning);
     for part in [
         "spec.ipAddressPools[1]: \"none\": there is no IPAddressPool",
         "spec.peers[0]: \"ghost\": there is no BGPPeer",
-        "peer r referencing non existing bfd profile fast",
         "spec.disableMP",
     ] {
         assert!(warnings.iter().any(|w| w.contains(part)), "{part}: {warnings:?}");
     }
-    assert_eq!(warnings.len(), 4);
+    assert_eq!(warnings.len(), 3);
 }
 
 #[test]

@@ -2,7 +2,12 @@
 use super::*;
 
 /// A refused object: field, value, and parts of the message.
-struct Bad(&'static str, &'static str, &'static str, &'static [&'static str]);
+pub(super) struct Bad(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static [&'static str],
+);
 
 /// Builds the object alone and expects exactly one error, about that.
 fn refuse(kind: &'static str, cases: Vec<(Spec, Bad)>) {
@@ -359,6 +364,29 @@ fn community_is_refused_with_field_and_value() {
                 with(&[("a", "1:1"), ("a", "1:2")]),
                 Bad("twice", "spec.communities[1].name", "a", &["duplicate definition of community \"a\""]),
             ),
+        ],
+    );
+}
+
+#[test]
+fn bfd_profile_is_refused_with_field_and_value() {
+    let with = |change: fn(&mut BfdProfileSpec)| {
+        let mut spec = BfdProfileSpec::default();
+        change(&mut spec);
+        Spec::BfdProfile(spec)
+    };
+    let ms = &["invalid interval in milliseconds", "from 10 to 60000"];
+    refuse(
+        "BFDProfile",
+        vec![
+            (with(|s| s.receive_interval = Some(9)), Bad("receive", "spec.receiveInterval", "9", ms)),
+            (with(|s| s.transmit_interval = Some(60_001)), Bad("transmit", "spec.transmitInterval", "60001", ms)),
+            (with(|s| s.echo_interval = Some(-1)), Bad("echo", "spec.echoInterval", "-1", ms)),
+            (
+                with(|s| s.detect_multiplier = Some(1)),
+                Bad("multiplier", "spec.detectMultiplier", "1", &["from 2 to 255"]),
+            ),
+            (with(|s| s.minimum_ttl = Some(255)), Bad("ttl", "spec.minimumTtl", "255", &["from 1 to 254"])),
         ],
     );
 }
