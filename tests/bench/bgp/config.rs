@@ -3,7 +3,6 @@
 //! The community is set where the routes come into being, never by a policy of the session: nobody pays for it per peer. No
 //! daemon writes routes into a kernel. All dial, as fast as they can be told to.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::{FEEDER, SENDER, SENDER_AS, SINK_AS};
@@ -22,15 +21,14 @@ pub(crate) fn bird(number: u32, peers: &[SocketAddr]) -> String {
          ipv4 {{ import filter {{ bgp_community.add((64600,100)); accept; }}; }};\n"
     );
     for route in routes(number) {
-        let _ = writeln!(text, "route {route}/32 blackhole;");
+        text += &format!("route {route}/32 blackhole;\n");
     }
     text.push_str("}\n");
     for (index, peer) in peers.iter().enumerate() {
-        let _ = writeln!(
-            text,
+        text += &format!(
             "protocol bgp p{index} {{ local {SENDER} as {SENDER_AS}; neighbor {} as {SINK_AS}; hold time 240;\n\
              connect delay time 1; connect retry time 1; error wait time 1,2;\n\
-             ipv4 {{ import none; export all; next hop self; }}; }}",
+             ipv4 {{ import none; export all; next hop self; }}; }}\n",
             peer.ip()
         );
     }
@@ -46,17 +44,16 @@ pub(crate) fn frr(number: u32, peers: &[SocketAddr]) -> String {
     );
     for peer in peers {
         let ip = peer.ip();
-        let _ = writeln!(
-            text,
-            " neighbor {ip} remote-as {SINK_AS}\n neighbor {ip} timers 80 240\n neighbor {ip} timers connect 1"
+        text += &format!(
+            " neighbor {ip} remote-as {SINK_AS}\n neighbor {ip} timers 80 240\n neighbor {ip} timers connect 1\n"
         );
     }
     text.push_str(" address-family ipv4 unicast\n");
     for route in routes(number) {
-        let _ = writeln!(text, "  network {route}/32 route-map ORIGIN");
+        text += &format!("  network {route}/32 route-map ORIGIN\n");
     }
     for peer in peers {
-        let _ = writeln!(text, "  neighbor {} activate", peer.ip());
+        text += &format!("  neighbor {} activate\n", peer.ip());
     }
     text.push_str(" exit-address-family\n!\n");
     text
@@ -70,12 +67,11 @@ pub(crate) fn gobgp(peers: &[SocketAddr]) -> String {
     let feeder = SocketAddr::from((FEEDER, 0));
     for peer in std::iter::once(&feeder).chain(peers) {
         let (asn, passive) = if *peer == feeder { (SENDER_AS, true) } else { (SINK_AS, false) };
-        let _ = writeln!(
-            text,
+        text += &format!(
             "[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {asn}\n  \
              [neighbors.transport.config]\n    passive-mode = {passive}\n    local-address = \"{SENDER}\"\n  \
              [neighbors.timers.config]\n    connect-retry = 1\n    hold-time = 240\n    keepalive-interval = 80\n  \
-             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"ipv4-unicast\"",
+             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"ipv4-unicast\"\n",
             peer.ip()
         );
     }
@@ -89,10 +85,10 @@ pub(crate) fn openbgpd(number: u32, peers: &[SocketAddr]) -> String {
          socket \"/run/openbgpd.sock\"\n"
     );
     for route in routes(number) {
-        let _ = writeln!(text, "network {route}/32 set community 64600:100");
+        text += &format!("network {route}/32 set community 64600:100\n");
     }
     for peer in peers {
-        let _ = writeln!(text, "neighbor {} {{\n\tremote-as {SINK_AS}\n\tannounce IPv4 unicast\n}}", peer.ip());
+        text += &format!("neighbor {} {{\n\tremote-as {SINK_AS}\n\tannounce IPv4 unicast\n}}\n", peer.ip());
     }
     text.push_str("deny from any\nallow to any\n");
     text

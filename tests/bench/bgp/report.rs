@@ -1,7 +1,7 @@
 //! What was measured: one table for people, JSON for machines.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -158,9 +158,8 @@ impl Report {
             let Some(of) = self.of(*scenario, *contender) else { continue };
             let ratio = self.of(*scenario, Contender::Ferrocast).map(|own| own.took_ms / of.took_ms);
             let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "{:<20} {:<10} {:>9.2} {:>9.2} {:>5.0} % {ratio:>10} {:>8.0} {:>9.0} {:>9.1} {:>9.1} {:>9.1} {:>5}",
+            text += &format!(
+                "{:<20} {:<10} {:>9.2} {:>9.2} {:>5.0} % {ratio:>10} {:>8.0} {:>9.0} {:>9.1} {:>9.1} {:>9.1} {:>5}\n",
                 scenario.to_string(),
                 contender.name(),
                 of.took_ms,
@@ -176,18 +175,15 @@ impl Report {
         }
         for (routes, peers, p50, p99) in &self.changes {
             let (p50, p99) = (median(p50), median(p99));
-            let _ = writeln!(
-                text,
-                "one change with {},000 routes × {peers}: p50 {p50:.3} ms, p99 {p99:.3} ms",
-                routes / 1_000
-            );
+            text +=
+                &format!("one change with {},000 routes × {peers}: p50 {p50:.3} ms, p99 {p99:.3} ms\n", routes / 1_000);
         }
         if let Some(idle) = self.idle {
-            let _ = writeln!(text, "Ferrocast's speaker without routes and peers: {idle} kB resident");
+            text += &format!("Ferrocast's speaker without routes and peers: {idle} kB resident\n");
         }
         for goal in self.goals() {
             let verdict = if goal.value <= goal.limit { "met" } else { "MISSED" };
-            let _ = writeln!(text, "goal: {:<44} {:>10.3} ≤ {:<10} {verdict}", goal.what, goal.value, goal.limit);
+            text += &format!("goal: {:<44} {:>10.3} ≤ {:<10} {verdict}\n", goal.what, goal.value, goal.limit);
         }
         text
     }
