@@ -41,6 +41,8 @@ enum Stop {
 
 /// What BIRD says of a path that is about to go away. Source: RFC 8326 §4.
 const GRACEFUL_SHUTDOWN: &str = "(65535,0)";
+/// Keeps a node out of load balancing.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// How long what is saved counts, as the speakers have it.
 const RESTART_TIME: Duration = Duration::from_secs(120);
 /// With what each session of a node that goes is closed: Administrative Shutdown. (Neither router sets the N bit, which asks
@@ -78,9 +80,25 @@ impl Bed {
     /// lose them, though they would keep them over a restart.
     async fn goes(&mut self, words: &[&str]) -> Result<()> {
         let from = self.lab.speakers[0].log()?.len();
-        self.lab.record_route_changes().await?;
         let began = Stopwatch::start();
         self.lab.speakers[0].process().signal("TERM")?;
+        self.wait_until_drained_and_gone(began).await?;
+        self.lab.speakers[0].process().ended().await?;
+        let log = self.log_since(0, from)?;
+        let said = log.lines().find(|line| line.contains("ending: ")).context("no line says how it ends")?;
+        ensure!(words.iter().all(|word| said.contains(word)), "{words:?} expected: {said}");
+        println!("     {words:?}");
+        for (peer, notification) in LAST_WORDS {
+            let closed = log.lines().find(|line| line.contains("session closed") && line.contains(peer));
+            ensure!(closed.is_some_and(|line| line.contains(notification)), "{peer}, {notification}: {log}");
+        }
+        let state = state_dir(&self.dir, "n1").join("announced.json");
+        ensure!(!state.exists(), "what was withdrawn is still on disk");
+        self.wait_until_helped(0).await
+    }
+
+    /// The first node's routes, all of them, are first announced as about to go away, then gone at both routers.
+    async fn wait_until_drained_and_gone(&self, began: Stopwatch) -> Result<()> {
         let routes: Vec<String> = self.addresses.iter().map(|address| host_route(address)).collect();
         let bird = &self.lab.bird;
         eventually("every path of the node drains", CONVERGENCE_TIME_MAX, async || {
@@ -96,19 +114,8 @@ impl Bed {
         for route in &routes {
             self.lab.wait_for_hops(route, &["n2", "n3"]).await?;
         }
-        let gone = began.seconds();
-        self.lab.speakers[0].process().ended().await?;
-        let log = self.log_since(0, from)?;
-        let said = log.lines().find(|line| line.contains("ending: ")).context("no line says how it ends")?;
-        ensure!(words.iter().all(|word| said.contains(word)), "{words:?} expected: {said}");
-        println!("     {words:?}: draining after {drained:.1} s, gone after {gone:.1} s");
-        for (peer, notification) in LAST_WORDS {
-            let closed = log.lines().find(|line| line.contains("session closed") && line.contains(peer));
-            ensure!(closed.is_some_and(|line| line.contains(notification)), "{peer}, {notification}: {log}");
-        }
-        let state = state_dir(&self.dir, "n1").join("announced.json");
-        ensure!(!state.exists(), "what was withdrawn is still on disk");
-        self.wait_until_helped(0).await
+        println!("     draining at BIRD after {drained:.1} s, gone at both after {:.1} s", began.seconds());
+        Ok(())
     }
 
     /// Starts the first node's speaker again.
@@ -197,6 +204,20 @@ async fn a_node_that_goes_is_drained_and_then_forgotten_by_both_routers(bed: &mu
     bed.lab.cluster.merge_status(&node, &not_ready).await?;
     bed.goes(&["withdrawn", "is not ready"]).await?;
     bed.lab.cluster.merge_status(&node, &json!({"conditions": null})).await?;
+    bed.comes().await?;
+
+    // The label alone, and the label while the speaker is told to end.
+    let label = |value: Value| json!({"metadata": {"labels": {EXCLUDE_LABEL: value}}});
+    let began = Stopwatch::start();
+    bed.lab.cluster.merge(&node, &label(json!(""))).await?;
+    bed.wait_until_drained_and_gone(began).await?;
+    bed.lab.cluster.merge(&node, &label(Value::Null)).await?;
+    for address in &bed.addresses {
+        bed.lab.wait_for_hops(&host_route(address), &NODES).await?;
+    }
+    bed.lab.cluster.merge(&node, &label(json!(""))).await?;
+    bed.goes(&["withdrawn", "excluded"]).await?;
+    bed.lab.cluster.merge(&node, &label(Value::Null)).await?;
     bed.comes().await?;
 
     // Its finalizer keeps it in the state of being deleted, as a cloud's controller does.
