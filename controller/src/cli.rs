@@ -120,6 +120,10 @@ pub struct SpeakerArgs {
     /// while the API server is away announces it again. Without it nothing is saved.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Port on which passive peers (BGPPeerPolicy with `passive: true`) are expected; below 1024 that takes the capability
+    /// NET_BIND_SERVICE. Nothing listens as long as there is no such peer.
+    #[arg(long, value_name = "PORT", default_value_t = 179)]
+    pub bgp_listen_port: u16,
     /// Name of the DaemonSet of the speakers, in the namespace $POD_NAMESPACE: while that is deleted, a speaker that is told to
     /// end withdraws its routes. Without it (or $POD_NAMESPACE) it is not looked at.
     #[arg(long, env = "FERROCAST_DAEMONSET")]

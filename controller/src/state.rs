@@ -368,6 +368,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn peers_are_told_the_same_restart_time() {
+        assert_eq!(RESTART_TIME.as_secs(), u64::from(ferrocast_bgp::Tuning::default().restart_time_s));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn keeper_writes_what_is_announced_and_survives_a_disk_that_refuses() {
         let dir = tempfile::tempdir().unwrap();

@@ -23,8 +23,7 @@ const PEER_PORT_MAX: u16 = 16_384;
 fn main() -> ExitCode {
     let cases = cases![
         configuration_in_another_namespace_is_warned_about_by_its_name,
-        what_a_peer_asks_for_and_does_not_get_is_told_and_the_peer_dialled,
-        a_peer_that_cannot_be_dialled_as_asked_is_not_dialled_and_told_why,
+        a_peer_without_its_bfd_profile_is_told_about_until_there_is_one,
         a_missing_secret_is_told_once_and_the_peer_dialled_when_it_comes,
         a_deleted_secret_leaves_its_password_in_use,
         metrics_and_health_are_for_everybody_and_details_for_loopback_only,
@@ -85,55 +84,16 @@ async fn wait_until_dialled(name: &str, listener: &TcpListener) -> Result<()> {
     .await
 }
 
-async fn what_a_peer_asks_for_and_does_not_get_is_told_and_the_peer_dialled(world: &mut World) -> Result<()> {
-    let site = world.site("lesser").await?;
-    world.cluster.apply(&config(&site.name, "BFDProfile", "fast", json!({}))).await?;
-    let mut peers = vec![];
-    for (name, field, value) in [
-        ("bfd", "bfdProfile", json!("fast")),
-        ("restart", "enableGracefulRestart", json!(true)),
-        ("connect", "connectTime", json!("20s")),
-    ] {
-        let (listener, peer) = listening_peer(&site, name, json!({ field: value }))?;
-        world.cluster.apply(&peer).await?;
-        peers.push((name, field, listener));
-    }
+async fn a_peer_without_its_bfd_profile_is_told_about_until_there_is_one(world: &mut World) -> Result<()> {
+    let site = world.site("profiles").await?;
+    let (listener, peer) = listening_peer(&site, "watched", json!({"bfdProfile": "fast"}))?;
+    world.cluster.apply(&peer).await?;
     let (controller, speaker) = (world.controller(&site, "0").await?, world.speaker(&site, 1).await?);
-    for (name, field, listener) in &peers {
-        site.wait_for_event(name, &["Warning ConfigurationWarning", field, "not supported yet"]).await?;
-        wait_for_log(&speaker, &["WARN", name, field, "not supported yet"]).await?;
-        wait_until_dialled(name, listener).await?;
-        wait_for_session(&speaker, name, &|session| session["warnings"].to_string().contains(field)).await?;
-    }
-    end([controller, speaker]).await
-}
-
-async fn a_peer_that_cannot_be_dialled_as_asked_is_not_dialled_and_told_why(world: &mut World) -> Result<()> {
-    let site = world.site("undialled").await?;
-    let mut peers = vec![];
-    for (name, extra, why) in [
-        ("vrf", json!({"vrf": "red"}), "vrf \"red\" is not supported yet"),
-        ("unnumbered", json!({"peerAddress": null, "interface": "eth0"}), "interface \"eth0\" is not supported yet"),
-        ("dynamic", json!({"peerASN": null, "dynamicASN": "external"}), "dynamicASN external is not supported yet"),
-        ("local", json!({"localASN": 64_514}), "localASN 64514 is not supported yet"),
-    ] {
-        let (listener, peer) = listening_peer(&site, name, extra)?;
-        world.cluster.apply(&peer).await?;
-        peers.push((name, why, listener));
-    }
-    let (controller, speaker) = (world.controller(&site, "0").await?, world.speaker(&site, 1).await?);
-    for (name, why, _) in &peers {
-        site.wait_for_event(name, &["Warning", "not dialled", why]).await?;
-        wait_for_session(&speaker, name, &|session| session["state"] == "Idle" && last_error(session).contains(why))
-            .await?;
-    }
-    // A peer that is dialled comes after all others: by then they would have been.
-    let (listener, ordinary) = listening_peer(&site, "ordinary", json!({}))?;
-    world.cluster.apply(&ordinary).await?;
-    wait_until_dialled("ordinary", &listener).await?;
-    for (name, _, listener) in &peers {
-        ensure!(listener.accept().is_err(), "{name} was dialled");
-    }
+    let words = ["Warning ConfigurationError", "spec.bfdProfile", "non existing bfd profile fast", "not dialled"];
+    site.wait_for_event("watched", &words).await?;
+    world.cluster.apply(&config(&site.name, "BFDProfile", "fast", json!({"transmitInterval": 500}))).await?;
+    wait_for_log(&speaker, &["configuration problem is gone", "non existing bfd profile fast"]).await?;
+    wait_until_dialled("watched", &listener).await?;
     end([controller, speaker]).await
 }
 

@@ -1,6 +1,8 @@
 //! A peer that does everything wrong, against the speaker as a process of its own: its memory is measured from outside, and
 //! another peer's routes are watched meanwhile.
 
+#![expect(clippy::disallowed_methods, reason = "tests read the clock and own their tasks")]
+
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,10 +31,14 @@ use tokio::sync::watch;
 const GROWTH_MAX: u64 = 2 << 20;
 /// Routes of the flood.
 const FLOOD_ROUTES: u32 = 1_000_000;
+/// Between two floods, so that the attackers leave some of the two cores to the rest of the suite.
+const BREATH: Duration = Duration::from_millis(100);
 /// Connections to the port for passive peers.
 const CONNECTIONS: u32 = 10_000;
 /// So many of them at the same time.
 const KNOCKS_AT_ONCE: u32 = 20;
+/// The first of their ports.
+const KNOCK_PORTS: u32 = 20_000;
 /// Routes that every peer has from the beginning.
 const STANDING: u32 = 1_000;
 /// How long the attack lasts at least.
@@ -143,8 +149,14 @@ async fn misbehave(way: Way, mut stream: TcpStream, go: &mut watch::Receiver<boo
         let routes = if way == Way::Flood { flood()? } else { BytesMut::new() };
         loop {
             match way {
-                Way::Flood => writer.write_all(&routes).await?,
-                Way::Refresh => writer.write_all(&refresh).await?,
+                Way::Flood => {
+                    writer.write_all(&routes).await?;
+                    tokio::time::sleep(BREATH).await;
+                }
+                Way::Refresh => {
+                    writer.write_all(&refresh).await?;
+                    tokio::time::sleep(BREATH).await;
+                }
                 Way::Flap => return Ok(()),
                 Way::Trickle => {
                     for octet in &keepalive {
@@ -168,19 +180,22 @@ async fn misbehave(way: Way, mut stream: TcpStream, go: &mut watch::Receiver<boo
 /// Opens connections to the speaker's own port from its passive peer's address and from a stranger's.
 async fn knock(mut go: watch::Receiver<bool>) -> Result<()> {
     go.wait_for(|go| *go).await?;
-    for n in 0..CONNECTIONS / KNOCKS_AT_ONCE {
-        let from = if n % 2 == 0 { [127, 0, 2, 1] } else { [127, 0, 2, 2] };
-        futures::future::try_join_all((0..KNOCKS_AT_ONCE).map(|_| knock_once(from))).await?;
+    // each from a port of its own: the kernel would choose one again whose last connection it still remembers
+    for first in (0..CONNECTIONS).step_by(usize::try_from(KNOCKS_AT_ONCE)?) {
+        futures::future::try_join_all((first..first + KNOCKS_AT_ONCE).map(knock_once)).await?;
     }
     Ok(())
 }
 
-async fn knock_once(from: [u8; 4]) -> Result<()> {
+async fn knock_once(number: u32) -> Result<()> {
+    let from = if number.is_multiple_of(2) { [127, 0, 2, 1] } else { [127, 0, 2, 2] };
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind((from, 0).into())?;
+    socket.bind((from, u16::try_from(KNOCK_PORTS + number)?).into())?;
     if let Ok(mut stream) = socket.connect(([127, 0, 0, 1], 179).into()).await {
         drop(stream.write_all(&[0xff; 19]).await); // closed by the speaker already, perhaps
+        // to its end: what is not accepted in time is dropped by the kernel, and tried again only a second later
+        drop(stream.read_to_end(&mut vec![]).await);
     }
     Ok(())
 }

@@ -11,10 +11,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use features::{Cell, FEATURES, Feature};
-use ferrocast_tests::interop::{Daemon, Link};
+use ferrocast_tests::interop::{Daemon, Link, Options, Pair};
 use ferrocast_tests::runner::Context;
 use ferrocast_tests::{cases, runner};
 use futures::future::join_all;
+use serde_json::json;
 
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "FERROCAST_INTEROP_WRITE";
@@ -39,7 +40,8 @@ impl Context for Bench {
 }
 
 fn main() -> ExitCode {
-    let cases = cases![every_feature_works_with_every_daemon_that_has_it];
+    let cases =
+        cases![every_feature_works_with_every_daemon_that_has_it, a_speaker_without_capabilities_says_what_it_lacks];
     runner::main::<Bench>("e2e_interop", env!("CARGO_TARGET_TMPDIR"), cases)
 }
 
@@ -82,6 +84,20 @@ async fn every_feature_works_with_every_daemon_that_has_it(bench: &mut Bench) ->
             committed == page,
             "the page of the book is out of date: run this with {WRITE}=1 and commit it\n{page}"
         );
+    }
+    Ok(())
+}
+
+async fn a_speaker_without_capabilities_says_what_it_lacks(bench: &mut Bench) -> Result<()> {
+    let link = bench.links.first().context("a link")?;
+    let mut pair = Pair::start(link, Options::new(Daemon::Bird), &bench.dir).await?;
+    let passive = json!({"name": "passive", "my_asn": 1, "peer_asn": 2, "address": "10.99.1.1", "passive": true});
+    let unnumbered = json!({"name": "unnumbered", "my_asn": 1, "peer_asn": 2, "interface": "eth0"});
+    pair.without_rights = true;
+    for (peer, capability) in [(passive, "NET_BIND_SERVICE"), (unnumbered, "NET_RAW")] {
+        pair.tell(&json!({"peers": [peer], "routes": []}))?;
+        pair.wait_for("refused", |session| session["lastError"].as_str().unwrap_or_default().contains(capability))
+            .await?;
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ pub struct BgpAnnouncer {
     sessions: Registry<Arc<str>, SessionInfo>,
     command: watch::Sender<Command>,
     manager: Child,
+    bfd: BfdThread,
     stopped: AtomicBool,
 }
 
@@ -95,6 +96,7 @@ impl BgpAnnouncer {
         let observed = watch::Sender::new(Arc::<Observed>::default());
         let sessions = Registry::default();
         let command = watch::Sender::new(Command::Run);
+        let bfd = BfdThread::default();
         let shared = Shared {
             desired: desired.clone(),
             observed: observed.clone(),
@@ -103,12 +105,12 @@ impl BgpAnnouncer {
             dial,
             tuning,
             started: Instant::now(),
-            bfd: BfdThread::default(),
+            bfd: bfd.clone(),
             listen_errors: watch::Sender::new(Arc::default()),
         };
         let manager = Manager::new(shared, peers, command.subscribe());
         let manager = supervisor.spawn(manager, RestartPolicy::VITAL);
-        Arc::new(Self { desired, observed, sessions, command, manager, stopped: AtomicBool::new(false) })
+        Arc::new(Self { desired, observed, sessions, command, manager, bfd, stopped: AtomicBool::new(false) })
     }
 
     /// What is known about every session, by peer name. A clone: nothing is held.
@@ -159,7 +161,11 @@ impl Announcer for BgpAnnouncer {
         self.stopped.store(true, Ordering::Release);
         tracing::info!(?how, "closing every session");
         self.command.send_replace(Command::ShutDown(how));
-        if tokio::time::timeout(deadline, self.manager.stopped()).await.is_err() {
+        let ended = async {
+            self.manager.stopped().await;
+            self.bfd.close().await;
+        };
+        if tokio::time::timeout(deadline, ended).await.is_err() {
             tracing::warn!(?deadline, "not every session closed in time");
         }
         self.manager.stop();

@@ -26,6 +26,8 @@ use crate::{dial::TTL_SECURITY, sockopt};
 const BACKLOG: i32 = 64;
 /// Wait after a failed bind or accept, so that it is not repeated in a tight loop.
 const RETRY: Duration = Duration::from_secs(2);
+/// Failures of accept that are ours, and would come again at once.
+const OUT_OF_RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
 /// "Address family not supported": a host without IPv6.
 const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
 
@@ -241,6 +243,10 @@ impl Actor for Listener {
                 () = sleep_until(retry_at) => retry_at = None,
                 accepted = accepted => match accepted {
                     Ok((stream, remote)) => self.admit(stream, remote),
+                    // the caller's trouble, told on its connection's account
+                    Err(error) if !OUT_OF_RESOURCES.contains(&error.raw_os_error().unwrap_or(0)) => {
+                        tracing::debug!(%error, "a connection was gone before it was accepted");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         retry_at = Some(Instant::now() + RETRY);

@@ -8,7 +8,9 @@ use crate::kernel::Kernel;
 /// # Errors
 /// The reason.
 pub fn support(peer: &Peer) -> Result<(), String> {
-    if let Some(why) = peer.password_missing.as_ref().or(peer.session.tcp_ao_missing.as_ref()) {
+    if let Some(why) =
+        [&peer.password_missing, &peer.session.tcp_ao_missing, &peer.bfd_missing].into_iter().flatten().next()
+    {
         return Err(why.clone());
     }
     if peer.peer_asn == PeerAs::Number(0) {
@@ -58,6 +60,7 @@ pub(crate) mod tests {
             (Peer { my_asn: 0, ..plain() }, "AS number 0"),
             (Peer { local_asn: Some(0), ..plain() }, "AS number 0"),
             (Peer { password_missing: Some("Secret x not found".into()), ..plain() }, "Secret x not found"),
+            (Peer { bfd_missing: Some("BFDProfile y not found".into()), ..plain() }, "BFDProfile y not found"),
             (Peer { source_address: Some("fd00::1".parse().unwrap()), ..plain() }, "another family"),
         ] {
             let refusal = support(&peer).unwrap_err();

@@ -1,4 +1,5 @@
 //! Peers that dial us, and connections that meet half way, over loopback TCP.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod common;
 
 use std::{

@@ -1,4 +1,5 @@
 //! What peers see of a speaker that ends, restarts or drains, and of changes that need no new session.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod common;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferrocast_bgp::{BgpAnnouncer, PeerSet, Tuning};
+use ferrocast_bgp::{BgpAnnouncer, Kernel, PeerSet, Tuning};
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor, chain},
     announce::{Announcer, Desired, Shutdown},
@@ -48,9 +48,14 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     let node = args.node_name.clone();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, namespace = args.cluster.namespace, "speaker starts");
 
+    for missing in Kernel::here().missing() {
+        tracing::info!(missing, "the kernel of this node lacks something that a peer may need");
+    }
+    let tuning = Tuning { listen_port: args.bgp_listen_port, ..Tuning::default() };
+
     let mut announcing = Supervisor::default();
     let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
-    let bgp = BgpAnnouncer::start(&mut announcing, peers_reader.clone(), Tuning::default());
+    let bgp = BgpAnnouncer::start(&mut announcing, peers_reader.clone(), tuning);
     let announcers: Vec<Arc<dyn Announcer>> = vec![bgp.clone()];
 
     let mut workers = Supervisor::default();

@@ -136,13 +136,16 @@ impl PeerInput {
 }
 
 impl RouteInput {
-    fn announcement(&self) -> Arc<Announcement> {
+    /// Equal terms share one allocation, as a decider's do.
+    fn announcement(&self, known: &mut BTreeSet<Arc<[Terms]>>) -> Arc<Announcement> {
         let standard = self.communities.iter().map(|(a, b)| Community::Standard(*a, *b));
         let large = self.large.iter().map(|(a, b, c)| Community::Large(*a, *b, *c));
         let terms =
             Terms { communities: standard.chain(large).collect(), local_pref: self.local_pref, ..Terms::default() };
         let state = if self.draining { AnnouncementState::Draining } else { AnnouncementState::Active };
-        Arc::new(Announcement { state, terms: Arc::new([terms]), services: services(), weight: self.weight })
+        let terms = known.get(&[terms.clone()][..]).cloned().unwrap_or_else(|| Arc::new([terms]));
+        known.insert(terms.clone());
+        Arc::new(Announcement { state, terms, services: services(), weight: self.weight })
     }
 }
 
@@ -190,6 +193,7 @@ async fn serve(mut lines: mpsc::Receiver<String>) -> Result<()> {
     let bgp = BgpAnnouncer::start(&mut supervisor, peers.subscribe(), Tuning::default());
     let mut generation = 0;
     let mut how = Shutdown::Withdraw;
+    let mut terms = BTreeSet::new();
     let mut standing: (u32, OrdMap<IpNet, Arc<Announcement>>) = (0, OrdMap::new());
     while let Some(line) = lines.recv().await {
         let input: Input = serde_json::from_str(&line).with_context(|| format!("reading {line}"))?;
@@ -200,7 +204,9 @@ async fn serve(mut lines: mpsc::Receiver<String>) -> Result<()> {
                 standing = (count, bulk(count).collect());
             }
             let mut announcements = standing.1.clone(); // shares what does not change, as a decider's snapshots do
-            announcements.extend(input.routes.iter().flatten().map(|route| (route.prefix, route.announcement())));
+            for route in input.routes.iter().flatten() {
+                announcements.insert(route.prefix, route.announcement(&mut terms));
+            }
             let desired = Desired { generation, provisional: input.provisional, announcements };
             bgp.apply(Arc::new(desired)).await?;
         }

@@ -1,8 +1,11 @@
 //! The configuration of each daemon for one session with the speaker.
 
-use std::fmt::Write as _;
-
 use super::{Daemon, Link};
+
+/// Appends a formatted line.
+macro_rules! line {
+    ($to:expr, $($words:tt)*) => { $to.push_str(&(format!($($words)*) + "\n")) };
+}
 
 /// What a session is to be like, as the router is told.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ fn bird(link: &Link, options: &Options) -> String {
     let mut text = format!("log stderr all;\nrouter id {};\nprotocol device {{}}\n", link.router_id());
     if options.bfd {
         let timers = "min rx interval 100 ms; min tx interval 100 ms; multiplier 3;";
-        let _ = writeln!(text, "protocol bfd {{ interface \"eth0\" {{ {timers} }}; }}");
+        line!(text, "protocol bfd {{ interface \"eth0\" {{ {timers} }}; }}");
     }
     let (router, speaker) = (link.router(options), link.speaker(options));
     let mut session = String::new();
@@ -88,14 +91,9 @@ fn bird(link: &Link, options: &Options) -> String {
         text.push_str(
             "protocol radv { interface \"eth0\" { min ra interval 3; max ra interval 4; default lifetime 0; }; }\n",
         );
-        let _ =
-            writeln!(session, "local as {};\nneighbor {speaker}%eth0 as {};", options.router_asn, options.speaker_asn);
+        line!(session, "local as {};\nneighbor {speaker}%eth0 as {};", options.router_asn, options.speaker_asn);
     } else {
-        let _ = writeln!(
-            session,
-            "local {router} as {};\nneighbor {speaker} as {};",
-            options.router_asn, options.speaker_asn
-        );
+        line!(session, "local {router} as {};\nneighbor {speaker} as {};", options.router_asn, options.speaker_asn);
     }
     session.push_str(if options.dials {
         "connect delay time 1; connect retry time 1; error wait time 1,2;\n"
@@ -103,7 +101,7 @@ fn bird(link: &Link, options: &Options) -> String {
         "passive yes; error wait time 1,2;\n"
     });
     if let Some(password) = options.password {
-        let _ = writeln!(session, "password \"{password}\";");
+        line!(session, "password \"{password}\";");
     }
     if options.gtsm {
         session.push_str("ttl security on;\n");
@@ -116,13 +114,13 @@ fn bird(link: &Link, options: &Options) -> String {
         session.push_str("bfd on;\n");
     }
     if let Some(role) = options.role {
-        let _ = writeln!(session, "local role {role};");
+        line!(session, "local role {role};");
     }
     for family in options.families() {
         let extended = if options.extended_next_hop && *family == "ipv4" { "extended next hop yes;" } else { "" };
-        let _ = writeln!(session, "{family} {{ import all; export none; {extended} }};");
+        line!(session, "{family} {{ import all; export none; {extended} }};");
     }
-    let _ = writeln!(text, "protocol bgp spk {{\n{session}}}");
+    line!(text, "protocol bgp spk {{\n{session}}}");
     text
 }
 
@@ -145,7 +143,7 @@ fn frr(link: &Link, options: &Options) -> String {
     let mut text = FRR_HEAD.to_owned();
     let speaker = if options.unnumbered { "eth0".to_owned() } else { link.speaker(options) };
     let interface = if options.unnumbered { "interface " } else { "" };
-    let _ = writeln!(
+    line!(
         text,
         "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
          no bgp default ipv4-unicast\n neighbor {speaker} {interface}remote-as {}\n neighbor {speaker} timers 3 9\n \
@@ -155,7 +153,7 @@ fn frr(link: &Link, options: &Options) -> String {
         options.speaker_asn
     );
     let mut say = |words: &str| {
-        let _ = writeln!(text, " neighbor {speaker} {words}");
+        line!(text, " neighbor {speaker} {words}");
     };
     if !options.dials && !options.unnumbered {
         say("passive");
@@ -184,7 +182,7 @@ fn frr(link: &Link, options: &Options) -> String {
         say(&format!("local-role {role}"));
     }
     for family in options.families() {
-        let _ = writeln!(text, " address-family {family} unicast\n  neighbor {speaker} activate\n exit-address-family");
+        line!(text, " address-family {family} unicast\n  neighbor {speaker} activate\n exit-address-family");
     }
     text.push_str("!\n");
     text
@@ -200,9 +198,9 @@ fn gobgp(link: &Link, options: &Options) -> String {
         options.speaker_asn
     );
     if let Some(password) = options.password {
-        let _ = writeln!(text, "    auth-password = \"{password}\"");
+        line!(text, "    auth-password = \"{password}\"");
     }
-    let _ = writeln!(
+    line!(
         text,
         "  [neighbors.transport.config]\n    passive-mode = {}\n    local-address = \"{router}\"\n  \
          [neighbors.timers.config]\n    connect-retry = 1\n    hold-time = 9\n    keepalive-interval = 3",
@@ -220,7 +218,7 @@ fn gobgp(link: &Link, options: &Options) -> String {
         );
     }
     for family in options.families() {
-        let _ = writeln!(
+        line!(
             text,
             "  [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}-unicast\""
         );
@@ -235,13 +233,13 @@ fn openbgpd(link: &Link, options: &Options) -> String {
     let (router, speaker) = (link.router(options), link.speaker(options));
     let mut session = format!("\tremote-as {}\n", options.speaker_asn);
     if options.dials || options.multihop {
-        let _ = writeln!(session, "\tlocal-address {router}");
+        line!(session, "\tlocal-address {router}");
     }
     if !options.dials {
         session.push_str("\tpassive\n");
     }
     if let Some(password) = options.password {
-        let _ = writeln!(session, "\ttcp md5sig password {password}");
+        line!(session, "\ttcp md5sig password {password}");
     }
     if options.gtsm {
         session.push_str("\tttl-security yes\n");
@@ -250,10 +248,10 @@ fn openbgpd(link: &Link, options: &Options) -> String {
         session.push_str("\tmultihop 2\n");
     }
     if let Some(role) = options.role {
-        let _ = writeln!(session, "\tannounce policy {role}");
+        line!(session, "\tannounce policy {role}");
     }
     for family in options.families() {
-        let _ = writeln!(session, "\tannounce {} unicast", if *family == "ipv4" { "IPv4" } else { "IPv6" });
+        line!(session, "\tannounce {} unicast", if *family == "ipv4" { "IPv4" } else { "IPv6" });
     }
     format!(
         "AS {}\nrouter-id {}\nfib-update no\nholdtime 9\nconnect-retry 1\nlisten on {router}\nsocket \"{}\"\n\

@@ -219,6 +219,8 @@ pub struct Pair {
     pub link: Link,
     /// What the router was told.
     pub options: Options,
+    /// The speaker starts as a user without any capability.
+    pub without_rights: bool,
     router: Vec<Process>,
     speaker: Option<Speaker>,
     dir: PathBuf,
@@ -247,6 +249,7 @@ impl Pair {
             daemon: link.daemon,
             link: link.clone(),
             options,
+            without_rights: false,
             router: vec![],
             speaker: None,
             dir: dir.join(link.daemon.short()),
@@ -404,11 +407,19 @@ impl Pair {
     pub fn tell(&mut self, line: &Value) -> Result<()> {
         if self.speaker.is_none() {
             let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("speaker.log"))?;
-            let mut child = command(Some(&self.link.speaker_netns()), &built("lab-speaker")?)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn()?;
+            let (netns, program) = (self.link.speaker_netns(), built("lab-speaker")?);
+            let mut speaker = match self.without_rights {
+                false => command(Some(&netns), &program),
+                true => {
+                    // the build's folder may be closed to other users
+                    let copy = Path::new("/run/lab-speaker");
+                    fs::copy(program, copy)?;
+                    let mut setpriv = command(Some(&netns), Path::new("setpriv"));
+                    setpriv.args(["--reuid=65532", "--regid=65532", "--clear-groups"]).arg(copy);
+                    setpriv
+                }
+            };
+            let mut child = speaker.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
             let (stdin, stdout) = (child.stdin.take().context("stdin")?, child.stdout.take().context("stdout")?);
             self.speaker = Some(Speaker { child, stdin, stdout: BufReader::new(stdout) });
         }

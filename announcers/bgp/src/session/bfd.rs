@@ -17,6 +17,13 @@ use crate::next_hop::{Position, interface_addresses};
 pub(crate) struct BfdThread(Arc<OnceLock<Result<Bfd, String>>>);
 
 impl BfdThread {
+    /// Waits until every peer has been told that BFD ends here on purpose: the sessions are closed by now.
+    pub(crate) async fn close(&self) {
+        if let Some(Ok(bfd)) = self.0.get() {
+            bfd.clone().close().await;
+        }
+    }
+
     fn get(&self) -> &Result<Bfd, String> {
         self.0.get_or_init(|| Bfd::start().map_err(|error| format!("cannot run BFD: {error}")))
     }
@@ -110,12 +117,15 @@ impl Live<'_> {
     pub(super) fn path_changed(&mut self) {
         let Some(path) = &mut self.path else { return };
         let info = path.state.borrow_and_update().clone();
-        if let Some(error) =
-            info.error.as_ref().filter(|e| self.info.bfd.as_ref().is_none_or(|b| b.error.as_ref() != Some(e)))
-        {
+        let before = self.info.bfd.as_ref();
+        if let Some(error) = info.error.as_ref().filter(|now| before.and_then(|b| b.error.as_ref()) != Some(now)) {
             tracing::warn!(peer = %self.session.name, error, "BFD does not run");
         }
-        let lost = path.was_up && info.state == State::Down && info.remote_state != State::AdminDown;
+        if let Some(warning) = info.warning.as_ref().filter(|now| before.and_then(|b| b.warning.as_ref()) != Some(now))
+        {
+            tracing::warn!(peer = %self.session.name, warning, "BFD");
+        }
+        let lost = path.was_up && info.path_failed();
         if info.state == State::Up {
             path.was_up = true;
         } else if info.state == State::Down {

@@ -70,6 +70,8 @@ pub(crate) struct Session {
     /// Connections that the peer has opened.
     calls: mpsc::Receiver<TcpStream>,
     shared: Shared,
+    /// State of the BFD session that was published last.
+    path: Option<ferrocast_bfd::State>,
     /// It was Established once in this process: what the peer knows of us is from this process.
     known: bool,
 }
@@ -81,7 +83,7 @@ impl Session {
         calls: mpsc::Receiver<TcpStream>,
         shared: Shared,
     ) -> Self {
-        Self { name, plan, calls, shared, known: false }
+        Self { name, plan, calls, shared, path: None, known: false }
     }
 
     /// Waits, undialled, until something else is planned, or for so long.

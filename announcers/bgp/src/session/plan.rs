@@ -201,6 +201,15 @@ mod tests {
     }
 
     #[test]
+    fn connect_time_is_the_wait_between_attempts() {
+        let usual = fsm::Retry::default();
+        assert_eq!(retry(&peer("a"), usual), usual);
+        let wait = Duration::from_secs(7);
+        let asked = Peer { connect_time: Some(wait), ..peer("a") };
+        assert_eq!(retry(&asked, usual), fsm::Retry { delay_min: wait, delay_max: wait, ..usual });
+    }
+
+    #[test]
     fn families_follow_from_transport_and_configuration() {
         let (v4, v6) = (Families::only(Family::Ipv4Unicast), Families::only(Family::Ipv6Unicast));
         let address = |text: &str| text.parse::<IpAddr>().unwrap();

@@ -12,14 +12,16 @@ use crate::info::{Counters, SessionInfo};
 
 impl Session {
     /// Publishes what the announcer's observers see.
-    pub(super) fn publish(&self, info: SessionInfo, target: TargetObserved) {
+    pub(super) fn publish(&mut self, info: SessionInfo, target: TargetObserved) {
+        let path = info.bfd.as_ref().map(|bfd| bfd.state);
+        let path_changed = std::mem::replace(&mut self.path, path) != path; // worth a look although no target changes
         self.shared.sessions.set(self.name.clone(), info);
         self.shared.observed.send_if_modified(|observed| {
             let new = observed.targets.get(&self.name) != Some(&target);
             if new {
                 Arc::make_mut(observed).targets.insert(self.name.clone(), target);
             }
-            new
+            new || path_changed
         });
     }
 
@@ -32,7 +34,7 @@ impl Session {
     }
 
     /// The peer is not dialled.
-    pub(super) fn report_refused(&self, peer: &Peer, reason: &str) {
+    pub(super) fn report_refused(&mut self, peer: &Peer, reason: &str) {
         let now = SystemTime::now();
         let info = SessionInfo {
             last_error: Some(reason.to_owned()),
