@@ -45,8 +45,8 @@ const GRACEFUL_SHUTDOWN: &str = "(65535,0)";
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// How long what is saved counts, as the speakers have it.
 const RESTART_TIME: Duration = Duration::from_secs(120);
-/// With what each session of a node that goes is closed: Administrative Shutdown. (Neither router sets the N bit, which asks
-/// for a hard reset.)
+/// With what each session of a node that goes is closed: Administrative Shutdown. (Neither router, as configured here, sets the
+/// N bit, which asks for a hard reset.)
 const LAST_WORDS: [(&str, &str); 3] = [("bird4", "6/2"), ("bird6", "6/2"), ("frr", "6/2")];
 /// A speaker that could announce what it has saved has done so by then: it waits a second.
 const SILENCE: Duration = Duration::from_secs(4);
