@@ -130,7 +130,7 @@ impl Bed {
 }
 
 async fn speakers_are_upgraded_and_killed_under_traffic(bed: &mut Bed) -> Result<()> {
-    let mut held = bed.hold().await?;
+    let mut held = bed.hold("upgrade").await?;
     bed.lab.record_route_changes().await?;
     let upgrades = (0..NODES.len()).map(|index| (index, Stop::Terminated));
     for (index, how) in upgrades.chain([(1, Stop::Killed)]) {
@@ -156,7 +156,7 @@ async fn speakers_restart_under_traffic_while_the_api_server_is_away(bed: &mut B
         bed.wait_until_saved(node).await?;
     }
     bed.addresses.pop();
-    let mut held = bed.hold().await?;
+    let mut held = bed.hold("outage").await?;
     bed.lab.record_route_changes().await?;
 
     bed.terminate(0, &["may be kept", "a restart"]).await?;

@@ -116,13 +116,14 @@ impl Bed {
         Ok(())
     }
 
-    /// Opens the connections: as many through one router as through the other, the same number to each address.
-    pub(crate) async fn hold(&self) -> Result<Held> {
+    /// Opens the connections: as many through one router as through the other, the same number to each address. `case` keeps
+    /// the reports of one case apart from those of another.
+    pub(crate) async fn hold(&self, case: &str) -> Result<Held> {
         let mut held = Held { processes: vec![], wanted: 0 };
         let each = HELD_PER_ROUTER / self.addresses.len();
         for router in self.lab.routers() {
             for address in &self.addresses {
-                let name = format!("held-{}-{}", router.netns, address.replace([':', '.'], "-"));
+                let name = format!("held-{case}-{}-{}", router.netns, address.replace([':', '.'], "-"));
                 held.processes.push(self.lab.hold_connections(&name, router, address, each)?);
                 held.wanted += each;
             }
@@ -132,7 +133,12 @@ impl Bed {
             ensure_that(tally.held == held.wanted && tally.echoes > 0, || format!("{tally:?}"))
         })
         .await?;
-        let spread = ["p1", "p2", "p3"].map(|pods| self.connections_into(pods));
+        let spread = eventually("every connection ends at a backend", CONVERGENCE_TIME_MAX, async || {
+            let spread = ["p1", "p2", "p3"].map(|pods| self.connections_into(pods));
+            ensure_that(spread.iter().sum::<usize>() == held.wanted, || format!("{spread:?}"))?;
+            Ok(spread)
+        })
+        .await?;
         println!("     {} connections, at the nodes' backends {spread:?}", held.wanted);
         ensure!(spread.iter().all(|count| *count > 0), "a node without connections has nothing to lose");
         Ok(held)
