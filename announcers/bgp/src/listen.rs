@@ -78,6 +78,7 @@ struct Sockets {
     v4: Option<TcpListener>,
     v6: Option<TcpListener>,
     keyed: BTreeMap<IpAddr, Password>,
+    ao_keyed: BTreeMap<IpAddr, Vec<TcpAoKey>>,
 }
 
 impl Listener {
@@ -120,7 +121,7 @@ impl Listener {
             Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => None,
             socket => Some(socket?),
         };
-        Ok(Sockets { v4: Some(v4), v6, keyed: BTreeMap::new() })
+        Ok(Sockets { v4: Some(v4), v6, keyed: BTreeMap::new(), ao_keyed: BTreeMap::new() })
     }
 
     fn admit(&self, stream: TcpStream, remote: SocketAddr) {
@@ -181,11 +182,14 @@ impl Sockets {
             self.set(*ip, |socket| sockopt::set_md5_key(socket, *ip, Some(password)));
         }
         self.keyed = wanted;
-        for ((ip, _), door) in doors {
-            for (index, key) in door.ao_keys.iter().enumerate() {
+        let of_peers = doors.iter().map(|((ip, _), door)| (*ip, door.ao_keys.clone()));
+        let ao_wanted: BTreeMap<IpAddr, Vec<TcpAoKey>> = of_peers.filter(|(_, keys)| !keys.is_empty()).collect();
+        for (ip, keys) in ao_wanted.iter().filter(|(ip, keys)| self.ao_keyed.get(*ip) != Some(keys)) {
+            for (index, key) in keys.iter().enumerate() {
                 self.set(*ip, |socket| sockopt::add_ao_key(socket, *ip, key, index == 0));
             }
         }
+        self.ao_keyed = ao_wanted;
     }
 
     fn set(&self, ip: IpAddr, set: impl Fn(&TcpListener) -> io::Result<()>) {

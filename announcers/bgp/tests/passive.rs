@@ -12,7 +12,7 @@ use common::*;
 use ferrocast_bgp::{TcpDial, Tuning};
 use ferrocast_bgp_proto::{
     Families,
-    wire::{Capability, GracefulRestart, Message, Open},
+    wire::{Capability, GracefulRestart, Kind, Message, Open},
 };
 use ferrocast_core::config::{Password, Peer, SessionPolicy};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -170,7 +170,11 @@ async fn password_changes_on_both_sides_without_losing_the_session() {
     for key in ["two", "three"] {
         router.peers.send_replace(listens(key));
         node.peers.send_replace(dials(key));
-        tokio::time::sleep(Duration::from_secs(3)).await; // some KEEPALIVEs, which the hold time depends on
+        let heard = || node.announcer.session(&"p".into()).unwrap().counts().received[Kind::Keepalive.index()];
+        let before = heard();
+        while heard() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     let counts = node.announcer.session(&"p".into()).unwrap().counts();
     assert_eq!((counts.flaps, counts.sent[0]), (0, 1), "one session all along");
