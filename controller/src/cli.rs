@@ -131,8 +131,8 @@ pub struct SpeakerArgs {
     /// Namespace of that DaemonSet.
     #[arg(long, env = "POD_NAMESPACE")]
     pub pod_namespace: Option<String>,
-    /// How long routes are announced as about to go away (RFC 8326) before they are withdrawn, when the speaker ends for good: for
-    /// a drained node, a node that goes, or an uninstallation. 0s: not at all.
+    /// How long routes are announced as about to go away (RFC 8326) before they are withdrawn, when the Node gets the exclude
+    /// label, and when the speaker ends for good: for a drained node, a node that goes, or an uninstallation. 0s: not at all.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub drain_time: Duration,
     /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….

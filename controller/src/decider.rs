@@ -36,6 +36,7 @@ pub struct Decider {
     node: Arc<str>,
     class: Option<Arc<str>>,
     ignore_exclude_label: bool,
+    drain_time: Duration,
     drained: watch::Receiver<bool>,
     saved: Option<Saved>,
     peers: watch::Sender<Arc<PeerSet>>,
@@ -51,6 +52,10 @@ struct State {
     /// Goes on counting where the last incarnation stopped.
     pacer: Option<Pacer>,
     by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    /// From when on the Node's exclude label counts; `None`: it has none.
+    excluded_from: Option<Instant>,
+    /// It has one that does not count yet: everything is announced as about to go away.
+    leaving: bool,
 }
 
 /// What a [`Decider`] needs besides its view.
@@ -61,6 +66,8 @@ pub struct DeciderSettings {
     pub class: Option<Arc<str>>,
     /// `--ignore-exclude-lb`.
     pub ignore_exclude_label: bool,
+    /// `--drain-time`: how long a Node's exclude label is announced to the routers before it takes effect.
+    pub drain_time: Duration,
     /// Drained by command: everything is announced as about to go away.
     pub drained: watch::Receiver<bool>,
     /// What was announced before a restart: announced again if there is no decision within [`RESTORE_AFTER`].
@@ -77,8 +84,11 @@ impl Decider {
         announcers: Vec<Arc<dyn Announcer>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
-        let DeciderSettings { node, class, ignore_exclude_label, drained, saved } = settings;
-        (Self { view, node, class, ignore_exclude_label, drained, saved, peers, announcers, decisions }, readers)
+        let DeciderSettings { node, class, ignore_exclude_label, drain_time, drained, saved } = settings;
+        (
+            Self { view, node, class, ignore_exclude_label, drain_time, drained, saved, peers, announcers, decisions },
+            readers,
+        )
     }
 
     /// Takes in the newest view; true if there is anything to hand over.
@@ -90,16 +100,19 @@ impl Decider {
         let node = view.nodes.get(&self.node).cloned();
         let node = node.unwrap_or_else(|| Arc::new(Node { name: self.node.clone(), ..Node::default() }));
         self.publish_peers(&view, &node);
+        let excluded = node.is_excluded() && !self.ignore_exclude_label;
+        let recast = state.heed_exclusion(excluded, self.drain_time, Instant::now());
         let context = Context {
             class: self.class.clone(),
             node,
             config: view.config.clone(),
-            ignore_exclude_label: self.ignore_exclude_label,
+            ignore_exclude_label: self.ignore_exclude_label || state.leaving,
         };
         let began = state.seen.take();
         match began {
             Some(old)
-                if Arc::ptr_eq(&old.config, &view.config)
+                if !recast
+                    && Arc::ptr_eq(&old.config, &view.config)
                     && old.nodes.get(&self.node) == view.nodes.get(&self.node) =>
             {
                 for key in touched(&old, &view) {
@@ -158,7 +171,7 @@ impl Decider {
         let config = state.seen.as_ref()?.config.clone();
         let handed_over = self.decisions.borrow().desired.generation;
         let desired = state.builder.desired();
-        let drained = *self.drained.borrow_and_update();
+        let drained = *self.drained.borrow_and_update() || state.leaving;
         let wanted = Wanted { desired: &desired, weight_interval: config.weight_interval, drained };
         let pacer = state.pacer.get_or_insert_with(|| Pacer::after(handed_over));
         let paced = pacer.pace(wanted, Instant::now().into_std());
@@ -173,7 +186,8 @@ impl Decider {
             }
             changed
         });
-        paced.again_at
+        let leave_at = state.excluded_from.filter(|_| state.leaving).map(Instant::into_std);
+        [paced.again_at, leave_at].into_iter().flatten().min()
     }
 }
 
@@ -204,6 +218,19 @@ fn touched(old: &ClusterView, new: &ClusterView) -> Vec<ServiceKey> {
 }
 
 impl State {
+    /// Takes note of the Node's exclude label. What is announced when it appears is first announced for `drain_time` as about
+    /// to go away (RFC 8326), so that traffic has moved by then; a speaker that starts on such a Node announces nothing.
+    /// True if every Service must be decided on again.
+    fn heed_exclusion(&mut self, excluded: bool, drain_time: Duration, now: Instant) -> bool {
+        let patience = if self.seen.is_some() { drain_time } else { Duration::ZERO };
+        self.excluded_from = excluded.then(|| self.excluded_from.unwrap_or(now + patience));
+        let leaving = self.excluded_from.is_some_and(|from| now < from);
+        if leaving && !self.leaving {
+            tracing::info!(?drain_time, "the Node is excluded from load balancing: its routes are about to go away");
+        }
+        std::mem::replace(&mut self.leaving, leaving) != leaving
+    }
+
     fn look_at(&mut self, key: &ServiceKey, view: &ClusterView, context: &Context) {
         let service = view.services.get(key).filter(|s| s.is_ours(context.class.as_deref()));
         let Some(service) = service else {
@@ -265,5 +292,32 @@ impl Actor for Decider {
                 self.restore().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exclude_label_counts_after_the_drain_unless_nothing_was_announced() {
+        let (began, drain) = (Instant::now(), Duration::from_secs(5));
+        let at = |s: u64| began + Duration::from_secs(s);
+        let mut state = State { seen: Some(ClusterView::default()), ..State::default() };
+        for (second, excluded, recast, leaving) in [
+            (0, false, false, false),
+            (1, true, true, true),
+            (5, true, false, true),
+            (6, true, true, false),
+            (9, true, false, false),
+            (10, false, false, false),
+            (11, true, true, true),
+            (12, false, true, false),
+        ] {
+            assert_eq!(state.heed_exclusion(excluded, drain, at(second)), recast, "second {second}");
+            assert_eq!(state.leaving, leaving, "second {second}");
+        }
+        let mut new = State::default();
+        assert!(!new.heed_exclusion(true, drain, began) && !new.leaving, "nothing is announced yet");
     }
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::kube::ControlPlane;
 use crate::objects::{CONFIG_NAMESPACE, SYSTEM_NAMESPACE};
@@ -169,6 +170,15 @@ impl Ferrocast {
         let values: Vec<f64> = text.lines().filter_map(|line| sample(line, name)).collect();
         ensure!(!values.is_empty(), "no metric {name}");
         Ok(values.iter().sum())
+    }
+
+    /// What a speaker says of its sessions with its peers.
+    ///
+    /// # Errors
+    /// When it does not answer, or otherwise than expected.
+    pub fn sessions(&self) -> Result<Vec<Value>> {
+        let document: Value = serde_json::from_str(&self.get("/v1/bgp")?)?;
+        document["peers"].as_array().cloned().context("no peers in /v1/bgp")
     }
 
     /// Waits until it says that it is ready.

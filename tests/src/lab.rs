@@ -219,6 +219,15 @@ pub fn backend(node: &str, family: &str) -> String {
     if family == "IPv6" { format!("fd44:{index}::10") } else { format!("10.244.{index}.10") }
 }
 
+/// `configuration` with graceful restart on every peer.
+#[must_use]
+pub fn with_graceful_restart(mut configuration: Vec<Value>) -> Vec<Value> {
+    for peer in configuration.iter_mut().filter(|object| object["kind"] == "BGPPeer") {
+        peer["spec"]["enableGracefulRestart"] = json!(true);
+    }
+    configuration
+}
+
 impl Lab {
     /// Everything but the kube-proxies and the product.
     ///
@@ -427,6 +436,41 @@ impl Lab {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut hold = command(Some("client"), &built("lab-tool")?);
         hold.args(["hold", &format!("{host}:{}", objects::ECHO_PORT)]);
+        Process::start(name, &self.dir, &mut hold)
+    }
+
+    /// From now on a connection of the client from an address of its link to a router goes through that router, whatever
+    /// others do.
+    ///
+    /// # Errors
+    /// When the routing policy cannot be set.
+    pub fn route_client_by_source(&self) -> Result<()> {
+        for link in [1, 2] {
+            let table = 100 + link;
+            for (family, gateway, from) in [
+                ("-4", format!("10.98.{link}.1"), format!("10.98.{link}.2")),
+                ("-6", format!("fd98:{link}::1"), format!("fd98:{link}::2")),
+            ] {
+                ip("client", &format!("{family} route add default via {gateway} table {table}"))?;
+                ip("client", &format!("{family} rule add from {from} lookup {table}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// So many connections of the client to `address` through a router, kept busy; the process says what becomes of them.
+    /// Needs [`Lab::route_client_by_source`].
+    ///
+    /// # Errors
+    /// When the program does not start.
+    pub fn hold_connections(&self, name: &str, router: &Router, address: &str, count: usize) -> Result<Process> {
+        let link = if router.kind == Kind::Bird { 1 } else { 2 };
+        let (from, host) = match address.contains(':') {
+            true => (format!("fd98:{link}::2"), format!("[{address}]")),
+            false => (format!("10.98.{link}.2"), address.to_owned()),
+        };
+        let mut hold = command(Some("client"), &built("lab-tool")?);
+        hold.args(["hold-many", &from, &format!("{host}:{}", objects::ECHO_PORT), &count.to_string()]);
         Process::start(name, &self.dir, &mut hold)
     }
 

@@ -129,8 +129,16 @@ impl Process {
     /// When it does not stop in time.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal("TERM")?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself, or after a signal.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
         let name = self.name.clone();
-        eventually(&format!("{name} ends after SIGTERM"), Duration::from_secs(STOP_TIME_MAX_S), async || {
+        eventually(&format!("{name} ends"), Duration::from_secs(STOP_TIME_MAX_S), async || {
             self.child.try_wait()?.context("still running")
         })
         .await

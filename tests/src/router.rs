@@ -167,6 +167,25 @@ impl Router {
         Ok(found)
     }
 
+    /// Sessions that have ended while this router keeps their routes, because the neighbour may be restarting. Both daemons
+    /// do that for a neighbour that asks for it, without configuration.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn helped(&self) -> Result<usize> {
+        if self.kind == Kind::Bird {
+            return Ok(self.show("show protocols all")?.matches("Neighbor graceful restart active").count());
+        }
+        let mut neighbours = BTreeSet::new();
+        for family in ["ipv4", "ipv6"] {
+            let table: Value = serde_json::from_str(&self.show(&format!("show bgp {family} unicast json"))?)?;
+            let paths = table["routes"].as_object().into_iter().flat_map(|routes| routes.values());
+            let paths = paths.filter_map(Value::as_array).flatten();
+            neighbours.extend(paths.filter(|path| path["stale"] == true).map(|path| path["peerId"].to_string()));
+        }
+        Ok(neighbours.len())
+    }
+
     /// From now on every change of the kernel's routes is kept for [`Router::route_changes`].
     ///
     /// # Errors

@@ -66,6 +66,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         node: node.clone(),
         class: args.cluster.load_balancer_class.clone(),
         ignore_exclude_label: args.ignore_exclude_lb,
+        drain_time: args.drain_time,
         drained: drained.subscribe(),
         saved: args.state_dir.as_deref().and_then(|dir| load_state(dir, &node)),
     };

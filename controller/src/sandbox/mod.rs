@@ -141,6 +141,7 @@ fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArg
         node: name.clone(),
         class: args.load_balancer_class.clone(),
         ignore_exclude_label: false,
+        drain_time: std::time::Duration::ZERO,
         drained: watch::channel(false).1,
         saved: None,
     };

@@ -1,13 +1,20 @@
 //! The small servers and clients of the lab: what stands in for a workload, a user and a stuck router.
 //!
 //! `serve` answers HTTP on 8080 with the address it was reached at and echoes on 8081; `hold ADDR:PORT` keeps one
-//! connection busy and ends as soon as it breaks; `stuck-router ADDR:PORT AS` opens a BGP session and stops reading.
+//! connection busy and ends as soon as it breaks; `hold-many FROM ADDR:PORT COUNT` keeps that many busy and says every
+//! second how many live and how many have broken; `stuck-router ADDR:PORT AS` opens a BGP session and stops reading.
 
+use std::cell::Cell;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
+
+use futures::future::{join, join_all, try_join_all};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Where a backend answers HTTP.
 const HTTP_PORT: u16 = 8080;
@@ -15,6 +22,10 @@ const HTTP_PORT: u16 = 8080;
 const ECHO_PORT: u16 = 8081;
 /// Pause between two messages on a held connection, ms.
 const HOLD_INTERVAL_MS: u64 = 100;
+/// The same where many are held: their number makes up for it, ms.
+const HOLD_MANY_INTERVAL_MS: u64 = 200;
+/// Pause between two reports on many held connections, s.
+const REPORT_INTERVAL_S: u64 = 1;
 /// How long an echo may take before the connection counts as broken, s.
 const ECHO_TIME_MAX_S: u64 = 5;
 /// Pause between two KEEPALIVEs of the stuck router, s.
@@ -28,8 +39,11 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["serve"] => serve(),
         ["hold", address] => hold(address),
+        ["hold-many", from, address, count] => hold_many(from, address, count),
         ["stuck-router", address, asn] => stuck_router(address, asn),
-        _ => Err(io::Error::other("usage: lab-tool serve | hold ADDR:PORT | stuck-router ADDR:PORT AS")),
+        _ => Err(io::Error::other(
+            "usage: lab-tool serve | hold ADDR:PORT | hold-many FROM ADDR:PORT COUNT | stuck-router ADDR:PORT AS",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +101,76 @@ fn hold(address: &str) -> io::Result<()> {
         thread::sleep(Duration::from_millis(HOLD_INTERVAL_MS));
     }
     Ok(())
+}
+
+/// What became of many held connections.
+#[derive(Default)]
+struct Tally {
+    held: Cell<usize>,
+    broken: Cell<usize>,
+    echoes: Cell<u64>,
+    /// Longest time that an echo took.
+    slowest: Cell<Duration>,
+}
+
+fn hold_many(from: &str, address: &str, count: &str) -> io::Result<()> {
+    let from: IpAddr = from.parse().map_err(io::Error::other)?;
+    let to: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let count: usize = count.parse().map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let streams = try_join_all((0..count).map(|_| connect(from, to))).await?;
+        let tally = Tally::default();
+        tally.held.set(count);
+        let reports = async {
+            loop {
+                let (held, broken, echoes) = (tally.held.get(), tally.broken.get(), tally.echoes.get());
+                println!("held {held} broken {broken} echoes {echoes} slowest-ms {}", tally.slowest.get().as_millis());
+                sleep(Duration::from_secs(REPORT_INTERVAL_S)).await;
+            }
+        };
+        // The reports go on after the last connection broke.
+        let (_, ()): (Vec<()>, ()) =
+            join(join_all(streams.into_iter().map(|stream| keep_busy(stream, &tally))), reports).await;
+        Ok(())
+    })
+}
+
+async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    let stream = timeout(Duration::from_secs(ECHO_TIME_MAX_S), socket.connect(to)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Exchanges messages until the connection breaks.
+async fn keep_busy(mut stream: tokio::net::TcpStream, tally: &Tally) {
+    let local = stream.local_addr();
+    for count in 0_u64.. {
+        let began = Instant::now();
+        let echoed = match timeout(Duration::from_secs(ECHO_TIME_MAX_S), exchange(&mut stream, count)).await {
+            Ok(echoed) => echoed,
+            Err(late) => Err(late.into()),
+        };
+        if let Err(error) = echoed {
+            println!("connection from {local:?} broke at message {count}: {error}");
+            tally.held.set(tally.held.get() - 1);
+            tally.broken.set(tally.broken.get() + 1);
+            return;
+        }
+        tally.echoes.set(tally.echoes.get() + 1);
+        tally.slowest.set(tally.slowest.get().max(began.elapsed()));
+        sleep(Duration::from_millis(HOLD_MANY_INTERVAL_MS)).await;
+    }
+}
+
+async fn exchange(stream: &mut tokio::net::TcpStream, count: u64) -> io::Result<()> {
+    let sent = count.to_be_bytes();
+    stream.write_all(&sent).await?;
+    let mut received = [0; size_of::<u64>()];
+    stream.read_exact(&mut received).await?;
+    if sent == received { Ok(()) } else { Err(io::Error::other("the echo is not what was sent")) }
 }
 
 fn stuck_router(address: &str, asn: &str) -> io::Result<()> {

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use ferrocast_tests::interop::{Daemon, Link, Options, Pair, routes};
+use ferrocast_tests::interop::{Daemon, Link, Options, Pair, SESSION_TIME_MAX, routes};
 use ferrocast_tests::process::sh;
-use ferrocast_tests::wait::{pause, throughout};
+use ferrocast_tests::wait::{eventually, pause, throughout};
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
@@ -312,16 +312,46 @@ async fn kept(pair: &Pair) -> Result<()> {
     .await
 }
 
+/// Whether the daemon has a route only because its neighbour may be restarting. BIRD says that of the session alone.
+fn is_stale(pair: &Pair, prefix: &str) -> Result<bool> {
+    let told = pair.route(prefix)?;
+    Ok(match pair.daemon {
+        Daemon::Bird => pair.ask("show protocols all spk")?.contains("Neighbor graceful restart active"),
+        Daemon::Frr => told.contains("(stale)"),
+        Daemon::GoBgp => told.contains("\"stale\":true"),
+        Daemon::OpenBgpd => told.contains(", stale,"),
+    })
+}
+
+/// Both routes are there and become stale, or fresh, and stay so.
+async fn kept_as(pair: &Pair, stale: bool) -> Result<()> {
+    let are_so = || {
+        for prefix in [V4, V6] {
+            let is = is_stale(pair, prefix)?;
+            ensure!(is == stale, "{prefix}: stale {is}: {:?}", pair.route(prefix));
+        }
+        Ok(())
+    };
+    eventually(if stale { "stale" } else { "fresh" }, SESSION_TIME_MAX, async || are_so()).await?;
+    throughout("the routes are kept", Duration::from_secs(2), async || are_so()).await
+}
+
+/// The speaker is back and its routes are fresh.
+async fn back(pair: &mut Pair) -> Result<()> {
+    pair.speak(&json!({"graceful_restart": true}))?;
+    pair.established().await?;
+    kept_as(pair, false).await
+}
+
 async fn crash(link: &Link, dir: &Path) -> Result<Cell> {
     let mut pair = match graceful(link, dir).await? {
         Ok(pair) => pair,
         Err(cell) => return Ok(cell),
     };
+    kept_as(&pair, false).await?;
     pair.crash();
-    kept(&pair).await?;
-    pair.speak(&json!({"graceful_restart": true}))?;
-    pair.established().await?;
-    kept(&pair).await?;
+    kept_as(&pair, true).await?;
+    back(&mut pair).await?;
     Ok(Cell::Works)
 }
 
@@ -348,11 +378,9 @@ async fn planned_restart(link: &Link, dir: &Path) -> Result<Cell> {
         Err(cell) => return Ok(cell),
     };
     pair.tell(&json!({"shutdown": "keep"}))?;
-    kept(&pair).await?;
+    kept_as(&pair, true).await?;
     pair.crash();
-    pair.speak(&json!({"graceful_restart": true}))?;
-    pair.established().await?;
-    kept(&pair).await?;
+    back(&mut pair).await?;
     Ok(Cell::Works)
 }
 
@@ -361,9 +389,12 @@ async fn drain(link: &Link, dir: &Path) -> Result<Cell> {
         Ok(pair) => pair,
         Err(cell) => return Ok(cell),
     };
+    // A daemon that keeps routes over a NOTIFICATION is told not to.
+    let hard = pair.session()?["notificationKeepsRoutes"] == true;
     pair.tell(&json!({"shutdown": "withdraw"}))?;
     pair.forgotten(V4).await?;
     pair.forgotten(V6).await?;
+    pair.speaker_says(if hard { "6/9 Hard Reset of 6/2" } else { "6/2 Administrative Shutdown" }).await?;
     Ok(Cell::Works)
 }
 

@@ -1,0 +1,243 @@
+//! The lab with graceful restart on every session, two standing Services, and connections held through both routers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings};
+use ferrocast_tests::lab::{
+    CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, hops, host_route, with_graceful_restart,
+};
+use ferrocast_tests::objects::Service;
+use ferrocast_tests::process::{Process, sh};
+use ferrocast_tests::runner::Context;
+use ferrocast_tests::wait::{ensure_that, eventually};
+
+/// Connections of the client through each router.
+const HELD_PER_ROUTER: usize = 100;
+/// Sessions that one speaker's restart interrupts: BIRD has one for each family, FRR has one for both.
+const SESSIONS: [usize; 2] = [2, 1];
+
+/// The bed of the suite.
+pub(crate) struct Bed {
+    /// The lab.
+    pub(crate) lab: Lab,
+    pub(crate) dir: PathBuf,
+    /// Addresses of the standing Services: one of policy Cluster, one Local, both dual-stack.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Context for Bed {
+    async fn start(dir: &Path) -> Result<Self> {
+        let mut lab = Lab::start(dir).await?;
+        lab.cluster.apply_all(&with_graceful_restart(base_configuration())).await?;
+        for node in NODES {
+            let role = Role::Speaker { node: node.to_owned() };
+            let more = vec!["--state-dir".to_owned(), state_dir(dir, node).display().to_string()];
+            let settings = Settings { more, ..Settings::default() };
+            lab.speakers.push(Ferrocast::start(&lab.plane, dir, role, settings).await?);
+        }
+        lab.start_ferrocast(1).await?;
+        lab.wait_for_sessions().await?;
+        lab.route_client_by_source()?;
+        let mut bed = Self { lab, dir: dir.to_owned(), addresses: vec![] };
+        for service in [Service::named("cluster").dual_stack(), Service::named("local").dual_stack().local()] {
+            bed.lab.apply_service(&service, &NODES).await?;
+            bed.addresses.extend(bed.lab.cluster.wait_for_addresses("default", service.name, 2).await?);
+        }
+        for address in &bed.addresses {
+            bed.lab.wait_for_hops(&host_route(address), &NODES).await?;
+            bed.lab.wait_for_backends(address, &NODES).await?;
+        }
+        Ok(bed)
+    }
+
+    fn diagnose(&self) -> String {
+        self.lab.diagnose()
+    }
+}
+
+/// Where a node's speaker saves what it announces.
+pub(crate) fn state_dir(dir: &Path, node: &str) -> PathBuf {
+    dir.join(format!("state-{node}"))
+}
+
+impl Bed {
+    /// Both routers have lost, but keep, the sessions of so many nodes.
+    pub(crate) async fn wait_until_helped(&self, nodes: usize) -> Result<()> {
+        for (router, sessions) in self.lab.routers().into_iter().zip(SESSIONS) {
+            let what = format!("{} keeps the routes of {nodes} restarting nodes", router.netns);
+            eventually(&what, CONVERGENCE_TIME_MAX, async || {
+                let helped = router.helped()?;
+                ensure_that(helped == nodes * sessions, || format!("it helps {helped} sessions"))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Each of a speaker's sessions is up with all routes announced, and has (or has not) been told that this is all.
+    pub(crate) async fn wait_for_peers(&self, index: usize, complete: bool) -> Result<()> {
+        let speaker = &self.lab.speakers[index];
+        let routes = self.addresses.len();
+        let what = format!("the peers of {} have their routes, End-of-RIB: {complete}", NODES[index]);
+        eventually(&what, CONVERGENCE_TIME_MAX, async || {
+            let sessions = speaker.sessions()?;
+            ensure!(sessions.len() == 3, "{} sessions", sessions.len());
+            let announced: u64 = sessions.iter().filter_map(|session| session["announced"].as_u64()).sum();
+            // BIRD has half of them over each of its two sessions.
+            ensure!(announced >= 2 * routes as u64, "{announced} announced");
+            ensure!(sessions.iter().all(|session| session["endOfRIBSentAt"].is_null() != complete), "{sessions:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| speaker.tail())
+    }
+
+    /// No session of any speaker has been lost in this life of it.
+    pub(crate) fn ensure_nothing_flapped(&self) -> Result<()> {
+        for speaker in &self.lab.speakers {
+            for session in speaker.sessions()? {
+                ensure!(session["flaps"] == 0 && session["state"] == "Established", "{session}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Since the recording began, no kernel changed anything about a standing Service, and all nodes are next hops.
+    pub(crate) fn ensure_routes_untouched(&self) -> Result<()> {
+        for router in self.lab.routers() {
+            for route in self.addresses.iter().map(|address| host_route(address)) {
+                let changes = router.route_changes(&route)?;
+                ensure!(changes.is_empty(), "{} changed {route}: {changes:#?}", router.netns);
+                ensure!(router.next_hops(&route)? == hops(&NODES, &route), "{} to {route}", router.netns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the connections: as many through one router as through the other, the same number to each address. `case` keeps
+    /// the reports of one case apart from those of another.
+    pub(crate) async fn hold(&self, case: &str) -> Result<Held> {
+        let mut held = Held { processes: vec![], wanted: 0 };
+        let each = HELD_PER_ROUTER / self.addresses.len();
+        for router in self.lab.routers() {
+            for address in &self.addresses {
+                let name = format!("held-{case}-{}-{}", router.netns, address.replace([':', '.'], "-"));
+                held.processes.push(self.lab.hold_connections(&name, router, address, each)?);
+                held.wanted += each;
+            }
+        }
+        eventually("all connections exchange messages", CONVERGENCE_TIME_MAX, async || {
+            let tally = held.tally()?;
+            ensure_that(tally.held == held.wanted && tally.echoes > 0, || format!("{tally:?}"))
+        })
+        .await?;
+        let spread = eventually("every connection ends at a backend", CONVERGENCE_TIME_MAX, async || {
+            let spread = ["p1", "p2", "p3"].map(|pods| self.connections_into(pods));
+            ensure_that(spread.iter().sum::<usize>() == held.wanted, || format!("{spread:?}"))?;
+            Ok(spread)
+        })
+        .await?;
+        println!("     {} connections, at the nodes' backends {spread:?}", held.wanted);
+        ensure!(spread.iter().all(|count| *count > 0), "a node without connections has nothing to lose");
+        Ok(held)
+    }
+
+    /// Established connections to the backend in a Pods' namespace.
+    fn connections_into(&self, pods: &str) -> usize {
+        let listed = sh(&format!("ip netns exec {pods} ss -tnH state established ( sport = :8081 )"));
+        listed.map_or(0, |lines| lines.lines().count())
+    }
+
+    /// What a speaker has logged since its log had this length.
+    pub(crate) fn log_since(&self, index: usize, from: usize) -> Result<String> {
+        Ok(self.lab.speakers[index].log()?.split_off(from))
+    }
+
+    /// Ends a speaker with SIGTERM; it must say how in these words. Returns what it logged.
+    pub(crate) async fn terminate(&mut self, index: usize, words: &[&str]) -> Result<String> {
+        let from = self.lab.speakers[index].log()?.len();
+        let status = self.lab.speakers[index].process().terminate().await?;
+        ensure!(status.success(), "it ended with {status}");
+        let log = self.log_since(index, from)?;
+        let said = log.lines().find(|line| line.contains("ending: ")).context("no line says how it ends")?;
+        ensure!(words.iter().all(|word| said.contains(word)), "{words:?} expected: {said}");
+        Ok(log)
+    }
+
+    /// Waits until what is on a node's disk names every standing route.
+    pub(crate) async fn wait_until_saved(&self, node: &str) -> Result<()> {
+        eventually(&format!("{node} has saved its routes"), CONVERGENCE_TIME_MAX, async || {
+            let saved = std::fs::read_to_string(state_dir(&self.dir, node).join("announced.json"))?;
+            let missing = self.addresses.iter().find(|address| !saved.contains(&host_route(address)));
+            ensure_that(missing.is_none(), || format!("no {missing:?}"))
+        })
+        .await
+    }
+
+    /// Waits until what is on a node's disk does not name a route any more.
+    pub(crate) async fn wait_until_saved_without(&self, node: &str, route: &str) -> Result<()> {
+        eventually(&format!("{node} has saved that {route} is gone"), CONVERGENCE_TIME_MAX, async || {
+            let saved = std::fs::read_to_string(state_dir(&self.dir, node).join("announced.json"))?;
+            ensure_that(!saved.contains(route), || "not yet".to_owned())
+        })
+        .await
+    }
+}
+
+/// The held connections.
+pub(crate) struct Held {
+    processes: Vec<Process>,
+    wanted: usize,
+}
+
+/// What became of them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    held: usize,
+    broken: usize,
+    echoes: u64,
+    slowest: Duration,
+}
+
+impl Held {
+    /// The newest reports, added up.
+    fn tally(&self) -> Result<Tally> {
+        let mut all = Tally::default();
+        for process in &self.processes {
+            let log = process.log()?;
+            let report = log.lines().rev().find(|line| line.starts_with("held ")).with_context(|| process.tail())?;
+            let words: Vec<&str> = report.split_whitespace().collect();
+            let ["held", held, "broken", broken, "echoes", echoes, "slowest-ms", slowest] = words.as_slice() else {
+                anyhow::bail!("not a report: {report}")
+            };
+            all.held += held.parse::<usize>()?;
+            all.broken += broken.parse::<usize>()?;
+            all.echoes += echoes.parse::<u64>()?;
+            all.slowest = all.slowest.max(Duration::from_millis(slowest.parse()?));
+        }
+        Ok(all)
+    }
+
+    /// Every connection lives, and has exchanged messages until now.
+    pub(crate) async fn ensure_unbroken(&mut self) -> Result<()> {
+        let before = self.tally()?.echoes + self.wanted as u64;
+        // One more message of each, on average, in reports of every second.
+        eventually("the connections go on", CONVERGENCE_TIME_MAX, async || {
+            ensure_that(self.tally()?.echoes >= before, || format!("{:?}", self.tally()))
+        })
+        .await?;
+        let tally = self.tally()?;
+        println!(
+            "     {} connections held, {} broken, {} messages echoed, the slowest in {} ms",
+            tally.held,
+            tally.broken,
+            tally.echoes,
+            tally.slowest.as_millis()
+        );
+        let tails = || self.processes.iter().map(Process::tail).collect::<String>();
+        ensure!(tally.broken == 0 && tally.held == self.wanted, "{tally:?}\n{}", tails());
+        self.processes.iter_mut().try_for_each(Process::ensure_running)
+    }
+}
