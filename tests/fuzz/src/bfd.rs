@@ -1,6 +1,6 @@
 //! A BFD session: any sequence of packets, ticks and commands.
 //!
-//! The input is a small program: a configuration, then one step after the other ([`Input`]).
+//! The input is a small program: a configuration, then one step after the other (`Input`).
 use std::time::{Duration, Instant};
 
 use ferrocast_bfd::{
