@@ -49,10 +49,13 @@ fn main() -> ExitCode {
 async fn row(bench: &Bench, feature: &Feature) -> Vec<Cell> {
     let dir = bench.dir.as_path();
     join_all(bench.links.iter().map(|link| async move {
-        match (feature.run)(link, dir).await {
-            Ok(cell) => cell,
-            Err(error) => Cell::Fails(format!("{error:#}")),
+        // Four daemons' own timers meet a busy machine: a cell fails if it fails twice, and the first time is shown too.
+        let mut tried = (feature.run)(link, dir).await;
+        if let Err(error) = &tried {
+            println!("{} with {}, first attempt: {error:#}", feature.name, link.daemon().name());
+            tried = (feature.run)(link, dir).await;
         }
+        tried.unwrap_or_else(|error| Cell::Fails(format!("{error:#}")))
     }))
     .await
 }
