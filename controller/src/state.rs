@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferrocast_bgp::PeerSet;
+use ferrocast_bgp::{PeerSet, RESTART_TIME_S};
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     announce::{Announcement, AnnouncementState, Desired, Terms},
@@ -31,7 +31,7 @@ const VERSION: u32 = 1;
 /// The file in the directory.
 const FILE: &str = "announced.json";
 /// How long after its death a speaker's routes may be announced again unseen: what the peers are told as restart time.
-pub const RESTART_TIME: Duration = Duration::from_secs(120);
+pub const RESTART_TIME: Duration = Duration::from_secs(RESTART_TIME_S as u64);
 /// How often the file is touched while the speaker lives, so that its age says when it last did.
 const TOUCH_PERIOD: Duration = Duration::from_secs(RESTART_TIME.as_secs() / 4);
 /// Changes within this time are written together.

@@ -77,6 +77,8 @@ pub(crate) struct Listener {
 struct Sockets {
     v4: Option<TcpListener>,
     v6: Option<TcpListener>,
+    /// Whose keys they are.
+    doors: Arc<Doors>,
     keyed: BTreeMap<IpAddr, Password>,
     ao_keyed: BTreeMap<IpAddr, Vec<TcpAoKey>>,
 }
@@ -121,7 +123,7 @@ impl Listener {
             Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => None,
             socket => Some(socket?),
         };
-        Ok(Sockets { v4: Some(v4), v6, keyed: BTreeMap::new(), ao_keyed: BTreeMap::new() })
+        Ok(Sockets { v4: Some(v4), v6, doors: Arc::default(), keyed: BTreeMap::new(), ao_keyed: BTreeMap::new() })
     }
 
     fn admit(&self, stream: TcpStream, remote: SocketAddr) {
@@ -172,7 +174,11 @@ fn socket(address: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> 
 
 impl Sockets {
     /// Sets the keys that are new or changed, takes back those that are gone; nobody else's session notices.
-    fn rekey(&mut self, doors: &Doors) {
+    fn rekey(&mut self, doors: &Arc<Doors>) {
+        if Arc::ptr_eq(&self.doors, doors) {
+            return; // a connection was accepted, nothing else
+        }
+        self.doors = doors.clone();
         let wanted: BTreeMap<IpAddr, Password> =
             doors.iter().filter_map(|((ip, _), door)| Some((*ip, door.password.clone()?))).collect();
         for ip in self.keyed.keys().filter(|ip| !wanted.contains_key(*ip)) {

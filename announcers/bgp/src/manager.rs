@@ -37,20 +37,14 @@ pub(crate) struct Manager {
     running: BTreeMap<Arc<str>, Running>,
     /// Told to end; a peer of the same name waits for it, so that no router sees two connections of ours.
     closing: BTreeMap<Arc<str>, Child>,
-    /// By VRF; `None`: outside of all.
-    listeners: BTreeMap<Option<Arc<str>>, Listening>,
+    /// Tells each listener who may call. By VRF; `None`: outside of all.
+    listeners: BTreeMap<Option<Arc<str>>, watch::Sender<Arc<Doors>>>,
 }
 
 struct Running {
     plan: watch::Sender<Plan>,
     inbox: mpsc::Sender<TcpStream>,
     child: Child,
-}
-
-/// A listener, told who may call.
-struct Listening {
-    doors: watch::Sender<Arc<Doors>>,
-    _child: Child,
 }
 
 /// Connections that wait for a session: it takes each at once.
@@ -122,12 +116,12 @@ impl Manager {
             let errors = self.shared.listen_errors.clone();
             let listener = Listener::new(self.shared.tuning.listen_port, device.clone(), doors.subscribe(), errors);
             if let Some(supervisor) = &mut self.supervisor {
-                let _child = supervisor.spawn(listener, RestartPolicy::EXPENDABLE);
-                self.listeners.insert(device, Listening { doors, _child });
+                supervisor.spawn(listener, RestartPolicy::EXPENDABLE);
+                self.listeners.insert(device, doors);
             }
         }
-        for (device, listening) in &self.listeners {
-            listening.doors.send_replace(Arc::new(wanted.remove(device).unwrap_or_default()));
+        for (device, doors) in &self.listeners {
+            doors.send_replace(Arc::new(wanted.remove(device).unwrap_or_default()));
         }
     }
 

@@ -111,12 +111,7 @@ impl Running<'_> {
         let deadline = self.fsm.next_deadline().map(Instant::from_std);
         let event = tokio::select! {
             () = stop.cancelled() => Event::Stop(Notification::shutdown("the router is ending")),
-            () = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            } => Event::Tick,
+            () = ferrocast_core::actor::sleep_until(deadline) => Event::Tick,
             progress = self.wire.progress() => match progress {
                 Progress::Ended(_) => Event::Closed,
                 Progress::Read(_) | Progress::Wrote(_) => return,
