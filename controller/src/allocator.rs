@@ -110,7 +110,7 @@ impl Term {
                 }
             }
         }
-        for (key, outcome) in self.allocator.apply(changes) {
+        for (key, outcome) in self.allocator.apply(changes, 0) {
             changed = true;
             match (view.services.get(&key), outcome) {
                 (Some(service), Some(outcome)) => {

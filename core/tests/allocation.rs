@@ -158,6 +158,7 @@ fn config(pools: &Pools) -> Config {
                 service_selectors: if by_service { selector("tier", "gold") } else { Vec::new() },
                 ..ServiceAllocation::default()
             }),
+            policy: None,
         };
         config.pools.insert((*name).into(), Arc::new(pool));
     }
@@ -232,8 +233,8 @@ impl World {
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
-        let effects = self.allocator.apply(changes.clone());
-        assert_eq!(effects, self.twin.apply(changes), "deterministic");
+        let effects = self.allocator.apply(changes.clone(), 0);
+        assert_eq!(effects, self.twin.apply(changes, 0), "deterministic");
         assert!(effects.is_sorted_by(|a, b| a.0 < b.0), "each Service once, in key order");
         for (key, outcome) in effects {
             match outcome {
@@ -382,8 +383,8 @@ proptest! {
             world.check_holders();
             world.check_usage();
             let again = world.everything();
-            prop_assert_eq!(world.allocator.apply(again.clone()), vec![], "applying the same again");
-            prop_assert_eq!(world.twin.apply(again), vec![]);
+            prop_assert_eq!(world.allocator.apply(again.clone(), 0), vec![], "applying the same again");
+            prop_assert_eq!(world.twin.apply(again, 0), vec![]);
         }
         // A restart moves nothing, and finds nobody waiting for what was free all the time.
         let before = world.facts();

@@ -45,6 +45,7 @@ fn pool(last: u8) -> Arc<Pool> {
         auto_assign: true,
         avoid_buggy_ips: false,
         allocation: None,
+        policy: None,
     })
 }
 

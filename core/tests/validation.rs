@@ -6,7 +6,7 @@ use ferrocast_core::{
         BgpAdvertisementSpec, BgpPeerSpec, Builder, CommunitySpec, Meta, PoolSpec, RawSelector, Resource, Resources,
         Severity, Spec, build,
     },
-    model::{Labels, ObjectKey},
+    model::ObjectKey,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -89,10 +89,8 @@ fn resources(objects: &[((&'static str, Spec), u8, i64)]) -> Resources {
     let mut resources = Resources { namespace: "metallb-system".into(), ..Resources::default() };
     for ((kind, spec), name, created_s) in objects {
         let key = ObjectKey { kind, name: name.to_string().into() };
-        let labels = Labels::default();
-        let meta =
-            Meta { key: key.clone(), uid: "".into(), resource_version: "".into(), created_s: *created_s, labels };
-        let resource = Resource { meta, spec: Some(spec.clone()), problems: Vec::new() };
+        let meta = Meta { key: key.clone(), created_s: *created_s, ..Meta::default() };
+        let resource = Resource { meta, spec: Some(spec.clone()), ..Resource::default() };
         resources.objects.insert(key, Arc::new(resource));
     }
     resources

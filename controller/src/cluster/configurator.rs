@@ -59,9 +59,15 @@ impl Configurator {
         }
         let mut config = self.builder.build(&draft.resources);
         for (object, message) in unsupported(&config) {
-            let problem =
-                Problem { object, field: String::new(), value: String::new(), message, severity: Severity::Warning };
-            config.problems.push(problem);
+            config.problems.push(Problem {
+                object,
+                field: String::new(),
+                value: String::new(),
+                rule: "unsupported",
+                message,
+                suggestion: String::new(),
+                severity: Severity::Warning,
+            });
         }
         if matches!(self.reporter, Reporter::Controller(..)) {
             config.problems.retain(|p| !is_of_secret(p));

@@ -2,8 +2,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ferrocast_core::model::{
-    AnnotationText, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service, ServiceAnnotations, ServiceKey,
-    TrafficPolicy,
+    AnnotationText, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service, ServiceAnnotations,
+    ServiceCondition, ServiceKey, TrafficPolicy,
 };
 use k8s_openapi::{
     api::{core::v1 as core, discovery::v1::EndpointSlice},
@@ -43,6 +43,26 @@ fn annotation(meta: &ObjectMeta, name: &str) -> Option<AnnotationText> {
         let value = all.get(&format!("{prefix}{name}"))?;
         Some(AnnotationText { value: value.as_str().into(), deprecated: *deprecated })
     })
+}
+
+/// An annotation of Ferrocast's own group.
+fn own_annotation(meta: &ObjectMeta, name: &str) -> Option<AnnotationText> {
+    let value = meta.annotations.as_ref()?.get(name)?;
+    Some(AnnotationText { value: value.as_str().into(), deprecated: false })
+}
+
+/// Prefix of the types of our conditions.
+pub const CONDITION_PREFIX: &str = "ferrocast.io/";
+
+fn conditions(object: &core::Service) -> Box<[ServiceCondition]> {
+    let all = object.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    let own = all.filter(|c| c.type_.starts_with(CONDITION_PREFIX)).map(|c| ServiceCondition {
+        kind: c.type_.as_str().into(),
+        status: c.status.as_str().into(),
+        reason: c.reason.as_str().into(),
+        message: c.message.as_str().into(),
+    });
+    own.collect()
 }
 
 fn ports(spec: &core::ServiceSpec) -> Vec<Port> {
@@ -85,6 +105,7 @@ pub fn service(object: &core::Service, writes: bool) -> Service {
     service.uid = meta.uid.as_deref().unwrap_or_default().into();
     if writes {
         service.resource_version = meta.resource_version.as_deref().unwrap_or_default().into();
+        service.conditions = conditions(object);
     }
     service.created_s = created_s(meta);
     service.labels = labels(meta);
@@ -92,6 +113,7 @@ pub fn service(object: &core::Service, writes: bool) -> Service {
         address_pool: annotation(meta, "address-pool"),
         load_balancer_ips: annotation(meta, "loadBalancerIPs"),
         allow_shared_ip: annotation(meta, "allow-shared-ip"),
+        addresses_per_family: own_annotation(meta, "ferrocast.io/addresses-per-family"),
         allocated_from_pool: annotation(meta, "ip-allocated-from-pool"),
     };
     let empty = core::ServiceSpec::default();

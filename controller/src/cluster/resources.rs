@@ -124,6 +124,9 @@ impl Kind {
     }
 }
 
+/// What is to become of living addresses that an edit of the object takes away: `hold`, `move-<digest>`.
+pub const ON_ADDRESS_LOSS: &str = "ferrocast.io/on-address-loss";
+
 fn meta(kind: Kind, object: &ObjectMeta) -> Meta {
     Meta {
         key: ObjectKey { kind: kind.name(), name: object.name.as_deref().unwrap_or_default().into() },
@@ -131,6 +134,7 @@ fn meta(kind: Kind, object: &ObjectMeta) -> Meta {
         resource_version: object.resource_version.as_deref().unwrap_or_default().into(),
         created_s: convert::created_s(object),
         labels: convert::labels(object),
+        on_address_loss: object.annotations.as_ref().and_then(|a| a.get(ON_ADDRESS_LOSS)).map(|v| v.as_str().into()),
     }
 }
 
@@ -189,7 +193,9 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         object: key.clone(),
         value: value_at(data, &field),
         field,
+        rule: "",
         message,
+        suggestion: String::new(),
         severity,
     };
     let mut problems: Vec<Problem> = unknown
@@ -365,7 +371,7 @@ pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource 
         Kind::BfdProfile => map(decode(key, data), bfd_profile),
         Kind::PeerPolicy => map(decode(key, data), peer_policy),
     };
-    Resource { meta, spec, problems }
+    Resource { meta, spec, problems, ..Resource::default() }
 }
 
 /// [`Resources`] while its parts are being listed.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Release},
     model::{Labels, Service, ServiceKey},
 };
 use holdings::Holdings;
@@ -49,10 +49,16 @@ pub struct Note {
 pub struct Outcome {
     /// Addresses, IPv4 before IPv6. The status should hold exactly these.
     pub ips: Vec<IpAddr>,
-    /// The pool they come from, for the annotation `metallb.io/ip-allocated-from-pool`; `None`: the annotation should be absent.
+    /// The pool of the first, for the annotation `metallb.io/ip-allocated-from-pool`; `None`: the annotation should be absent.
     pub pool: Option<Arc<str>>,
+    /// The pool of each address, in the order of `ips`: that which contains it, or of a held address the former one.
+    pub pools: Vec<Arc<str>>,
+    /// Those of `ips` that are held: an edit took away the right to them.
+    pub held: Vec<IpAddr>,
     /// Why, as a stable code: `allocated`, `waiting` …
     pub code: &'static str,
+    /// The code in words, with what mattered.
+    pub message: String,
     /// Standing messages: each is sent once when it appears or its text changes (`AllocationFailed`, `ClearAssignment` …).
     /// `IPAllocated` is not among them: it follows from the change of `ips`, once that has been written.
     pub notes: Vec<Note>,
@@ -72,6 +78,40 @@ pub enum Change {
 /// A Service's outcome that differs from the last one reported. `None`: it is not ours any more (or gone): nothing should be
 /// written, except that an annotation of ours is to be removed while the object exists.
 pub type Effect = (ServiceKey, Option<Arc<Outcome>>);
+
+/// One pool as it looked to one Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// `allocated` for the one that gave the address, else why it did not: `poolNotForService`, `poolExhausted` …
+    pub code: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+/// Who has an address of a reservation, or had it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The Service.
+    pub service: ServiceKey,
+    /// Its addresses of the reservation.
+    pub ips: Vec<IpAddr>,
+    /// When it gave them back, seconds since the Unix epoch; `None`: it has them.
+    pub released_s: Option<i64>,
+}
+
+/// What must survive a restart and stands in no Service's status. Source: the statuses of `ferrocast.io` resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// By PoolPolicy: releases, the newest last, at most [`RELEASES_MAX`].
+    pub releases: BTreeMap<Arc<str>, Vec<Release>>,
+    /// By AddressReservation: holders by Service, those gone included, at most [`RELEASES_MAX`] of these.
+    pub holders: BTreeMap<Arc<str>, Vec<Holder>>,
+}
+
+/// Releases remembered per object: what fits into an object's status (about 100 octets each) with room to spare.
+pub const RELEASES_MAX: usize = 4096;
 
 /// How much of a pool is used. An address that several Services share counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,9 +200,31 @@ impl Allocator {
     /// Within a batch, Services that hold an address keep it before any other Service is given one, whatever the order; so
     /// the first batch after a start may hold everything. Costs what changed, not what exists, except for
     /// [`Change::Config`], which looks at every Service.
+    /// `now_s`: seconds since the Unix epoch, for cool-downs and the order of releases.
     #[must_use]
-    pub fn apply(&mut self, changes: Vec<Change>) -> Vec<Effect> {
+    pub fn apply(&mut self, changes: Vec<Change>, now_s: i64) -> Vec<Effect> {
+        let _ = now_s;
         step::apply(self, changes)
+    }
+
+    /// When [`Allocator::apply`] should be called without a change at the latest, because a cool-down ends (seconds since the
+    /// Unix epoch).
+    #[must_use]
+    pub fn due_s(&self) -> Option<i64> {
+        None
+    }
+
+    /// What the statuses of PoolPolicies and AddressReservations should remember, by object.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
+    /// Every pool that was considered for the Service, in the order in which they are tried, and why it gave no address.
+    #[must_use]
+    pub fn considered(&self, service: &ServiceKey) -> Vec<Considered> {
+        let _ = service;
+        Vec::new()
     }
 
     /// Who holds `ip`, in key order; several only if they share it.

@@ -385,7 +385,15 @@ impl Entry {
         }
         self.cleared_now = false;
         let notes = self.cleared.iter().chain(&self.failure).cloned().chain(request::deprecations(&self.service));
-        let new = Outcome { ips: self.ips.clone(), pool: self.pool.clone(), code: self.code, notes: notes.collect() };
+        let new = Outcome {
+            ips: self.ips.clone(),
+            pool: self.pool.clone(),
+            pools: self.pool.iter().flat_map(|pool| vec![pool.clone(); self.ips.len()]).collect(),
+            held: Vec::new(),
+            code: self.code,
+            message: String::new(),
+            notes: notes.collect(),
+        };
         if self.outcome.as_deref() == Some(&new) {
             return false;
         }

@@ -57,7 +57,7 @@ impl World {
 
     fn run(&mut self, batch: &str) {
         let changes = batch.split(';').map(|change| read_change(change.trim())).collect();
-        self.last = self.allocator.apply(changes);
+        self.last = self.allocator.apply(changes, 0);
         for (key, outcome) in &self.last {
             match outcome {
                 Some(outcome) => self.told.insert(key.clone(), outcome.clone()),
@@ -109,10 +109,9 @@ fn read_config(text: &str) -> Config {
     for (age, pool) in (0..).zip(text.split(" / ").filter(|pool| !pool.is_empty())) {
         let (name, words) = pool.split_once(' ').unwrap();
         let key = ObjectKey { kind: "IPAddressPool", name: name.into() };
-        let labels = Labels::default();
-        let meta = Meta { key: key.clone(), uid: "".into(), resource_version: "".into(), created_s: age, labels };
+        let meta = Meta { key: key.clone(), created_s: age, ..Meta::default() };
         let spec = (words != "?").then(|| Spec::Pool(read_pool(words)));
-        resources.objects.insert(key, Arc::new(Resource { meta, spec, problems: Vec::new() }));
+        resources.objects.insert(key, Arc::new(Resource { meta, spec, ..Resource::default() }));
     }
     build(&resources)
 }

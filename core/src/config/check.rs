@@ -25,7 +25,8 @@ impl Report {
     }
 
     fn push(&mut self, field: String, value: String, message: String, severity: Severity) {
-        self.problems.push(Problem { object: self.object.clone(), field, value, message, severity });
+        let (rule, suggestion) = ("", String::new());
+        self.problems.push(Problem { object: self.object.clone(), field, value, rule, message, suggestion, severity });
     }
 
     pub(super) fn has_error(&self) -> bool {

@@ -15,6 +15,7 @@ mod policy;
 mod pool;
 mod problem;
 mod spec;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,11 @@ pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, Tc
 pub use problem::{Problem, Severity};
 pub use spec::{
     BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
-    LinkBandwidthSpec, Meta, PoolSpec, RawSelector, Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec,
-    SessionSpec, Spec, TcpAoKeySpec,
+    LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release, ReservationSpec, Resource, Resources,
+    RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Spec, TcpAoKeySpec,
+};
+pub use terms::{
+    FormerPool, OnAddressLoss, PoolPolicy, Quota, Reservation, Reserved, ReservedFor, SharingRules, Strategy,
 };
 
 use std::{
@@ -39,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     announce::Community,
-    model::{IpFamily, LabelSelector, Labels},
+    model::{IpFamily, LabelSelector, Labels, ServiceKey},
 };
 
 /// An inclusive range of addresses of one family.
@@ -82,6 +86,8 @@ pub struct Pool {
     pub avoid_buggy_ips: bool,
     /// `spec.serviceAllocation`, if present.
     pub allocation: Option<ServiceAllocation>,
+    /// The PoolPolicy in force for it; `None`: all of MetalLB's defaults.
+    pub policy: Option<Arc<PoolPolicy>>,
 }
 
 /// AS number rule for a peer.
@@ -270,6 +276,13 @@ pub struct Config {
     pub pools_unknown: BTreeMap<Arc<str>, Labels>,
     /// Peers by name.
     pub peers: BTreeMap<Arc<str>, Arc<Peer>>,
+    /// Address reservations by name.
+    pub reservations: BTreeMap<Arc<str>, Arc<Reservation>>,
+    /// The pool that gave out an address which an edit took out of every pool while a Service had it: the address is held, and
+    /// advertisements that selected that pool go on applying to it. Only addresses that are in no pool in force.
+    pub former: BTreeMap<IpAddr, Arc<FormerPool>>,
+    /// Addresses that an edit took from Services and that these are to give up for others: what `move` means.
+    pub moved: BTreeSet<(ServiceKey, IpAddr)>,
     /// BGP advertisements by name.
     pub advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
     /// What is wrong with the objects as written, in order of object and field; also warnings.

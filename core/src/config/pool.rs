@@ -68,6 +68,7 @@ pub(super) fn check(meta: &Meta, spec: &PoolSpec, report: &mut Report) -> Option
         auto_assign: spec.auto_assign.unwrap_or(true),
         avoid_buggy_ips: spec.avoid_buggy_ips.unwrap_or(false),
         allocation,
+        policy: None,
     };
     Some(PoolDraft { pool: Arc::new(pool), entries: entries.into() })
 }

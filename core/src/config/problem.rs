@@ -21,8 +21,12 @@ pub struct Problem {
     pub field: String,
     /// The offending value as written; empty if something is missing. Never a secret.
     pub value: String,
-    /// What is wrong and what is allowed.
+    /// The rule that is broken, as a stable code, e.g. `poolOverlap`; the list is in the book.
+    pub rule: &'static str,
+    /// What is wrong.
     pub message: String,
+    /// What to write instead; empty where the message says it all.
+    pub suggestion: String,
     /// Error or warning.
     pub severity: Severity,
 }
@@ -36,6 +40,10 @@ impl fmt::Display for Problem {
         if !self.value.is_empty() {
             write!(f, ": {:?}", self.value)?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", self.message)?;
+        if !self.suggestion.is_empty() {
+            write!(f, ": {}", self.suggestion)?;
+        }
+        Ok(())
     }
 }

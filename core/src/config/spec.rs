@@ -1,8 +1,8 @@
 //! `metallb.io` and `ferrocast.io` objects as written: plain fields, nothing checked yet. Field names and meanings are those of the CRDs.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::Problem;
-use crate::model::{Labels, ObjectKey};
+use crate::model::{Labels, ObjectKey, ServiceKey};
 
 /// A label selector as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct RawSelector {
 }
 
 /// `metadata`, as far as it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
     /// Kind and name.
     pub key: ObjectKey,
@@ -26,6 +26,8 @@ pub struct Meta {
     pub created_s: i64,
     /// `metadata.labels`.
     pub labels: Labels,
+    /// The annotation `ferrocast.io/on-address-loss`, as written: `hold` or `move-<digest>`.
+    pub on_address_loss: Option<Arc<str>>,
 }
 
 /// `IPAddressPool.spec`.
@@ -199,6 +201,57 @@ pub struct LinkBandwidthSpec {
     pub interval: Option<String>,
 }
 
+/// `PoolPolicy.spec` (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct PoolPolicySpec {
+    pub ip_address_pools: Vec<String>,
+    pub ip_address_pool_selectors: Vec<RawSelector>,
+    /// `First`, `LeastRecentlyUsed` or `HashedByName`.
+    pub strategy: Option<String>,
+    /// `quotas[]`: `namespaceSelector` and `addressesMax`.
+    pub quotas: Vec<(RawSelector, i64)>,
+    /// CIDRs or `start-end` ranges.
+    pub no_new_addresses: Vec<String>,
+    pub addresses_per_family_max: Option<i64>,
+    pub pair_with: Option<String>,
+    /// `sharing.namespaces`: `Any` or `Same`.
+    pub sharing_namespaces: Option<String>,
+    /// `sharing.trafficPolicies`: `Same` or `Mixed`.
+    pub sharing_traffic_policies: Option<String>,
+}
+
+/// `AddressReservation.spec` (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct ReservationSpec {
+    pub pool: String,
+    /// Addresses, CIDRs or ranges of the pool. Not together with `count`.
+    pub addresses: Vec<String>,
+    pub count: Option<i64>,
+    /// `IPv4` or `IPv6`; with `count`.
+    pub family: Option<String>,
+    /// `for.services[]`: namespace and name.
+    pub services: Vec<(String, String)>,
+    /// `for.namespaces[]`.
+    pub namespaces: Vec<String>,
+    /// `for.serviceSelector`.
+    pub service_selector: Option<RawSelector>,
+    /// Go duration text.
+    pub release_after: Option<String>,
+}
+
+/// An address that was given back, as the status of a PoolPolicy or an AddressReservation remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release {
+    /// When, seconds since the Unix epoch.
+    pub at_s: i64,
+    /// The address.
+    pub ip: IpAddr,
+    /// Who had it.
+    pub service: ServiceKey,
+}
+
 /// The spec of one object, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
@@ -216,10 +269,14 @@ pub enum Spec {
     BfdProfile(BfdProfileSpec),
     /// `BGPPeerPolicy`.
     PeerPolicy(BgpPeerPolicySpec),
+    /// `PoolPolicy`.
+    PoolPolicy(PoolPolicySpec),
+    /// `AddressReservation`.
+    Reservation(ReservationSpec),
 }
 
 /// One object of the configuration namespace, as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resource {
     /// Metadata.
     pub meta: Meta,
@@ -227,6 +284,8 @@ pub struct Resource {
     pub spec: Option<Spec>,
     /// What reading it found: wrong types (errors), unknown fields (warnings).
     pub problems: Vec<Problem>,
+    /// Releases that its status remembers (`PoolPolicy.status.releases`, `AddressReservation.status.holders` that are gone).
+    pub releases: Vec<Release>,
 }
 
 /// Everything [`super::build`] looks at.

@@ -23,8 +23,8 @@ impl World {
     fn with(mut self, kind: &'static str, name: &str, created_s: i64, spec: Option<Spec>) -> Self {
         let key = ObjectKey { kind, name: name.into() };
         let labels = [("name", name)].into_iter().collect();
-        let meta = Meta { key: key.clone(), uid: "".into(), resource_version: "".into(), created_s, labels };
-        self.resources.objects.insert(key, Arc::new(Resource { meta, spec, problems: Vec::new() }));
+        let meta = Meta { key: key.clone(), created_s, labels, ..Meta::default() };
+        self.resources.objects.insert(key, Arc::new(Resource { meta, spec, ..Resource::default() }));
         self
     }
 

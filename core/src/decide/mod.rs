@@ -39,6 +39,9 @@ pub enum Reason {
     NoLocalEndpoints,
     /// No endpoint serves anywhere.
     NoEndpoints,
+    /// The address is shared under different traffic policies, no node may announce it for every sharer, and the oldest sharer,
+    /// which decides then, is another one.
+    SharedNoCommonNode,
     /// Announced.
     Announced,
 }
@@ -59,6 +62,7 @@ impl Reason {
             Self::NodeLabeledExcludeBalancers => "nodeLabeledExcludeBalancers",
             Self::NoLocalEndpoints => "noLocalEndpoints",
             Self::NoEndpoints => "noEndpoints",
+            Self::SharedNoCommonNode => "sharedNoCommonNode",
             Self::Announced => "announced",
         }
     }

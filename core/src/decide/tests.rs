@@ -44,6 +44,7 @@ impl Situation {
             auto_assign: true,
             avoid_buggy_ips: false,
             allocation: None,
+            policy: None,
         };
         let config = Config { pools: [("p".into(), Arc::new(pool))].into(), ..Config::default() };
         let node = Node { name: "n".into(), labels: [("rack", "a")].into_iter().collect(), ..Node::default() };

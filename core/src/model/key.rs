@@ -57,7 +57,7 @@ impl FromStr for ServiceKey {
 }
 
 /// Which configuration object: kind and name (all live in the one configuration namespace).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
     /// Kind as users write it, e.g. `IPAddressPool`.
     pub kind: &'static str,

@@ -14,5 +14,6 @@ pub use key::{ObjectKey, ServiceKey};
 pub use node::{EXCLUDE_LABEL, Node};
 pub use selector::{LabelSelector, Labels, Operator, Requirement, SelectorError};
 pub use service::{
-    AnnotationText, Endpoints, FamilyPolicy, IpFamily, Port, Protocol, Service, ServiceAnnotations, TrafficPolicy,
+    AnnotationText, Endpoints, FamilyPolicy, IpFamily, Port, Protocol, Service, ServiceAnnotations, ServiceCondition,
+    TrafficPolicy,
 };

@@ -106,8 +106,23 @@ pub struct ServiceAnnotations {
     pub load_balancer_ips: Option<AnnotationText>,
     /// `allow-shared-ip`: the sharing key.
     pub allow_shared_ip: Option<AnnotationText>,
+    /// `ferrocast.io/addresses-per-family`: how many addresses of each family the Service wants.
+    pub addresses_per_family: Option<AnnotationText>,
     /// `ip-allocated-from-pool`, which Ferrocast writes: the pool of the address in the status.
     pub allocated_from_pool: Option<AnnotationText>,
+}
+
+/// A condition of ours in a Service's status (`status.conditions[]`, types that begin with `ferrocast.io/`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceCondition {
+    /// `type`, e.g. `ferrocast.io/Announced`.
+    pub kind: Box<str>,
+    /// `status`: True, False or Unknown.
+    pub status: Box<str>,
+    /// `reason`.
+    pub reason: Box<str>,
+    /// `message`.
+    pub message: Box<str>,
 }
 
 /// The part of a Service that decisions read.
@@ -147,6 +162,8 @@ pub struct Service {
     pub ingress: Vec<IpAddr>,
     /// Some `status.loadBalancer.ingress[]` has an `ip` that is no address, or a hostname.
     pub ingress_foreign: bool,
+    /// Our conditions in the status; empty in a speaker, which never writes Services.
+    pub conditions: Box<[ServiceCondition]>,
 }
 
 impl Service {
@@ -171,6 +188,7 @@ impl Service {
             annotations: ServiceAnnotations::default(),
             ingress: Vec::new(),
             ingress_foreign: false,
+            conditions: Box::default(),
         }
     }
 

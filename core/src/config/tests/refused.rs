@@ -419,7 +419,9 @@ fn object_without_the_right_shape_carries_its_own_problems() {
         object: key.clone(),
         field: "spec.addresses".to_owned(),
         value: "7".to_owned(),
+        rule: "shape",
         message: "must be a list".to_owned(),
+        suggestion: String::new(),
         severity: Severity::Error,
     };
     let old = world.resources.objects[&key].clone();
