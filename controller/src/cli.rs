@@ -41,6 +41,9 @@ pub enum Command {
         #[arg(long, value_enum)]
         group: Option<Group>,
     },
+    /// Convert the configuration of other load balancers.
+    #[command(subcommand)]
+    Migrate(crate::migrate::MigrateCommand),
     /// Print completions for a shell.
     Completions {
         /// Which shell.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod decider;
 pub mod http;
+pub mod migrate;
 pub mod roles;
 pub mod sandbox;
 pub mod state;
@@ -50,13 +51,13 @@ fn init_logging(format: LogFormat, default: &str) {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
+    match &command {
         Command::Crds { group } => {
-            print!("{}", crds_yaml(group.map(Group::name))?);
+            print!("{}", crds_yaml((*group).map(Group::name))?);
             return Ok(ExitCode::SUCCESS);
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
+            clap_complete::generate(*shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
         Command::PrepareStateDir(args) => {
@@ -64,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Migrate(command) => return migrate::run(command),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -72,7 +74,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } | Command::Migrate(_) => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     })
 }
