@@ -2,7 +2,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Problem, RawSelector, Severity};
-use crate::model::{LabelSelector, ObjectKey};
+use crate::model::{LabelSelector, Labels, ObjectKey};
 
 /// What is wrong with one object.
 #[derive(Debug)]
@@ -29,6 +29,41 @@ impl Report {
         self.problems.push(Problem { object: self.object.clone(), field, value, rule, message, suggestion, severity });
     }
 
+    /// An error: the object, as written, is not in force.
+    pub(super) fn refuse(
+        &mut self,
+        rule: &'static str,
+        field: impl Into<String>,
+        value: impl ToString,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
+        self.add(rule, field.into(), value.to_string(), (message.into(), suggestion.into()), Severity::Error);
+    }
+
+    /// A warning: legal, but surely not what was meant.
+    pub(super) fn doubt(
+        &mut self,
+        rule: &'static str,
+        field: impl Into<String>,
+        value: impl ToString,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
+        self.add(rule, field.into(), value.to_string(), (message.into(), suggestion.into()), Severity::Warning);
+    }
+
+    fn add(
+        &mut self,
+        rule: &'static str,
+        field: String,
+        value: String,
+        (message, suggestion): (String, String),
+        severity: Severity,
+    ) {
+        self.problems.push(Problem { object: self.object.clone(), field, value, rule, message, suggestion, severity });
+    }
+
     pub(super) fn has_error(&self) -> bool {
         self.problems.iter().any(|p| p.severity == Severity::Error)
     }
@@ -48,6 +83,13 @@ pub(super) fn selectors(report: &mut Report, field: &str, raw: &[RawSelector]) -
         }
     }
     read
+}
+
+/// Reads one selector; a wrong one is reported.
+pub(super) fn selector(report: &mut Report, field: &str, raw: &RawSelector) -> Option<LabelSelector> {
+    let read = LabelSelector::new(raw.match_labels.clone(), raw.match_expressions.iter().cloned());
+    let wrong = |error| report.refuse("selectorInvalid", field, "", format!("invalid label selector: {error}"), "");
+    read.map_err(wrong).ok()
 }
 
 /// Reads a list of names; empty and double ones are reported. `what` says what they name, e.g. `peer`.
@@ -78,4 +120,21 @@ pub(super) fn integer<T: TryFrom<i64>>(
         return None;
     }
     T::try_from(value).ok()
+}
+
+/// Objects by name or labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Selection {
+    pub(super) names: BTreeSet<Arc<str>>,
+    pub(super) selectors: Vec<LabelSelector>,
+}
+
+impl Selection {
+    pub(super) fn is_all(&self) -> bool {
+        self.names.is_empty() && self.selectors.is_empty()
+    }
+
+    pub(super) fn matches(&self, name: &str, labels: &Labels) -> bool {
+        self.is_all() || self.names.contains(name) || self.selectors.iter().any(|s| s.matches(labels))
+    }
 }

@@ -1,11 +1,12 @@
 //! IPAddressPool: from text to ranges, and who gets what where two pools overlap.
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{
     IpRange, Meta, Pool, PoolSpec, ServiceAllocation, ServiceAllocationSpec,
     check::{Report, names, selectors},
+    ranges::RangeMap,
 };
 
 /// How many ranges a message lists before it says "and more": enough to recognise a pool by.
@@ -81,6 +82,33 @@ fn service_allocation(spec: &ServiceAllocationSpec, report: &mut Report) -> Serv
         namespace_selectors: selectors(report, &format!("{at}.namespaceSelectors"), &spec.namespace_selectors),
         service_selectors: selectors(report, &format!("{at}.serviceSelectors"), &spec.service_selectors),
     }
+}
+
+/// Reads a list of addresses, CIDRs and `start-end` ranges, as kinds of our own have them; wrong and double ones are reported.
+pub(super) fn read_ranges(field: &str, written: &[String], report: &mut Report) -> Vec<IpRange> {
+    let mut read: RangeMap<usize> = RangeMap::default();
+    let mut ranges = Vec::with_capacity(written.len());
+    for (i, entry) in written.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        let range = match entry.trim().parse::<IpAddr>() {
+            Ok(ip) => Ok(IpRange { first: ip, last: ip }),
+            Err(_) => parse_entry(entry),
+        };
+        match range {
+            Err(message) => report.refuse("rangeInvalid", field, entry, message, ""),
+            Ok(range) => match read.first_overlap(range) {
+                Some((_, other)) => {
+                    let message = format!("{entry:?} overlaps with {:?} of this list", written[other]);
+                    report.refuse("duplicate", field, entry, message, "write every address once");
+                }
+                None => {
+                    read.insert(range, i);
+                    ranges.push(range);
+                }
+            },
+        }
+    }
+    ranges
 }
 
 /// Reads a CIDR or a `start-end` range.
@@ -178,62 +206,4 @@ fn shown(ranges: &[IpRange]) -> Option<String> {
         list.push_str(" and more");
     }
     (!ranges.is_empty()).then_some(list)
-}
-
-/// Disjoint ranges with what they belong to.
-#[derive(Debug)]
-struct RangeMap<T>(BTreeMap<IpAddr, (IpAddr, T)>);
-
-impl<T> Default for RangeMap<T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<T: Clone> RangeMap<T> {
-    fn insert(&mut self, range: IpRange, value: T) {
-        self.0.insert(range.first, (range.last, value));
-    }
-
-    /// Those that overlap `range`, in order.
-    fn overlaps(&self, range: IpRange) -> impl Iterator<Item = (IpRange, &T)> {
-        let before = self.0.range(..range.first).next_back().filter(|(_, (last, _))| *last >= range.first);
-        let inside = self.0.range(range.first..=range.last);
-        before.into_iter().chain(inside).map(|(first, (last, value))| (IpRange { first: *first, last: *last }, value))
-    }
-
-    fn first_overlap(&self, range: IpRange) -> Option<(IpRange, T)> {
-        self.overlaps(range).next().map(|(r, value)| (r, value.clone()))
-    }
-
-    /// What of `range` is in none of them.
-    fn subtract(&self, range: IpRange) -> Vec<IpRange> {
-        let mut left = Vec::new();
-        let mut next = Some(range.first);
-        for (other, _) in self.overlaps(range) {
-            let Some(first) = next else { break };
-            if let Some(last) = predecessor(other.first).filter(|last| first <= *last && other.first > first) {
-                left.push(IpRange { first, last });
-            }
-            next = successor(other.last);
-        }
-        left.extend(next.filter(|first| *first <= range.last).map(|first| IpRange { first, last: range.last }));
-        left
-    }
-}
-
-/// The next address of the same family.
-fn successor(ip: IpAddr) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| IpAddr::V4(n.into())),
-        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| IpAddr::V6(n.into())),
-    }
-}
-
-/// The address before, of the same family.
-fn predecessor(ip: IpAddr) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_sub(1).map(|n| IpAddr::V4(n.into())),
-        IpAddr::V6(ip) => u128::from(ip).checked_sub(1).map(|n| IpAddr::V6(n.into())),
-    }
 }

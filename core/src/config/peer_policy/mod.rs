@@ -13,11 +13,11 @@ use std::{
 use super::{
     BgpPeerPolicySpec, LinkBandwidth, LinkBandwidthSpec, Role, RoutePolicy, RoutesSpec, SessionSpec, TcpAoAlgorithm,
     TcpAoKeySpec, Weight,
-    check::{Report, integer, names, selectors},
+    check::{Report, Selection, integer, names, selectors},
     community,
     peer::{host_address, read_duration, written},
 };
-use crate::model::{IpFamily, LabelSelector, Labels};
+use crate::model::IpFamily;
 
 /// Hops that GTSM can tell apart: a TTL has eight bits, and the first hop needs none.
 const TTL_SECURITY_HOPS: (i64, i64) = (1, 254);
@@ -54,23 +54,6 @@ pub(super) struct PolicyDraft {
     routes: Option<RoutePolicy>,
     /// `routes.linkBandwidth.interval`, where weights follow the endpoints.
     weight_interval: Option<Duration>,
-}
-
-/// Objects by name or labels.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Selection {
-    names: BTreeSet<Arc<str>>,
-    selectors: Vec<LabelSelector>,
-}
-
-impl Selection {
-    fn is_all(&self) -> bool {
-        self.names.is_empty() && self.selectors.is_empty()
-    }
-
-    fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.is_all() || self.names.contains(name) || self.selectors.iter().any(|s| s.matches(labels))
-    }
 }
 
 /// What a policy says of a session; `None`: nothing.
