@@ -16,7 +16,12 @@ use crate::LabelSelector;
     derive = "PartialEq",
     doc = "PoolPolicy says of IPAddressPools what MetalLB's resource cannot say: which free address is given out, how many a namespace may have, which are given to nobody any more, who may share one. A pool has one policy: of two that select it, the older stays and the younger is invalid.",
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
-    printcolumn(name = "Pool Selectors", type_ = "string", json_path = ".spec.ipAddressPoolSelectors", priority = "10"),
+    printcolumn(
+        name = "Pool Selectors",
+        type_ = "string",
+        json_path = ".spec.ipAddressPoolSelectors",
+        priority = "10"
+    ),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.strategy"),
     printcolumn(name = "Pair With", type_ = "string", json_path = ".spec.pairWith"),
     printcolumn(name = "Remembered", type_ = "integer", json_path = ".status.remembered"),

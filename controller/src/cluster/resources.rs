@@ -200,20 +200,21 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         let tracked = serde_path_to_error::Deserializer::new(spec, &mut track);
         serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string().replace(".?", "")))
     };
-    let problem = |field: String, message: String, severity| Problem {
+    let problem = |rule, field: String, message: String, suggestion: &str, severity| Problem {
         object: key.clone(),
         value: value_at(data, &field),
         field,
-        rule: "",
+        rule,
         message,
-        suggestion: String::new(),
+        suggestion: suggestion.to_owned(),
         severity,
     };
     let mut problems: Vec<Problem> = unknown
         .into_iter()
         .map(|path| {
-            let message = "no such field: it has no effect; check the spelling against `kubectl explain`";
-            problem(format!("spec.{path}"), message.to_owned(), Severity::Warning)
+            let message = "no such field: it has no effect".to_owned();
+            let suggestion = "check the spelling against `kubectl explain`";
+            problem("unknownField", format!("spec.{path}"), message, suggestion, Severity::Warning)
         })
         .collect();
     match decoded {
@@ -221,7 +222,8 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         Err(error) => {
             let path = track.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            problems.push(problem(field, plain_words(&error.to_string()), Severity::Error));
+            let message = plain_words(&error.to_string());
+            problems.push(problem("wrongType", field, message, "", Severity::Error));
             (None, problems)
         }
     }

@@ -105,7 +105,7 @@ fn report_on(object: &Resource) -> Report {
     let mut report = Report::new(&object.meta.key);
     report.problems.extend(object.problems.iter().cloned());
     if object.spec.is_none() && !report.has_error() {
-        report.error("spec", "", "has not the shape that its kind requires");
+        report.error("wrongType", "spec", "", "has not the shape that its kind requires", "");
     }
     report
 }
@@ -180,8 +180,8 @@ impl<'a> Pass<'a> {
                 self.warn_unknown_names(&spec.ip_address_pools, &[], &mut report);
             }
             let releases = &object.releases;
-            let admitted = draft
-                .filter(|draft| pool_policy::admit(draft, name, releases, &mut self.config, &mut report));
+            let admitted =
+                draft.filter(|draft| pool_policy::admit(draft, name, releases, &mut self.config, &mut report));
             let mut kept = false;
             if let Some(draft) = admitted {
                 past.pool_policies.insert(name.clone(), draft);
@@ -265,7 +265,8 @@ impl<'a> Pass<'a> {
                         "the BGPPeer {:?} dials the same address from the same nodes: most routers accept only one of both sessions",
                         other.name
                     );
-                    notes.warning("spec.peerAddress", "", message);
+                    let suggestion = "leave one of them out, or give it a sourceAddress of its own";
+                    notes.warning("peerTwice", "spec.peerAddress", "", message, suggestion);
                 }
                 self.config.peers.insert(name.clone(), Arc::new(peer));
             }

@@ -17,6 +17,7 @@ mod pool_policy;
 mod problem;
 mod ranges;
 mod reservation;
+mod rules;
 mod spec;
 mod terms;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use build::{Builder, build};
 pub use duration::parse as parse_duration;
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
+pub use rules::RULES;
 pub use spec::{
     BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
     LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release, ReservationSpec, Resource, Resources,

@@ -54,7 +54,7 @@ fn strategy(spec: &PoolPolicySpec, report: &mut Report) -> Strategy {
         Some("HashedByName") => Strategy::HashedByName,
         Some(other) => {
             let suggestion = "write First, LeastRecentlyUsed or HashedByName";
-            report.refuse("strategyInvalid", "spec.strategy", other, format!("invalid strategy {other:?}"), suggestion);
+            report.error("strategyInvalid", "spec.strategy", other, format!("invalid strategy {other:?}"), suggestion);
             Strategy::First
         }
     }
@@ -64,7 +64,7 @@ fn quotas(spec: &PoolPolicySpec, report: &mut Report) -> Vec<Quota> {
     let list = "spec.quotas";
     if spec.quotas.len() > QUOTAS_MAX {
         let message = format!("at most {QUOTAS_MAX} quotas are allowed");
-        report.refuse("listTooLong", list, spec.quotas.len(), message, "put several namespaces into one selector");
+        report.error("listTooLong", list, spec.quotas.len(), message, "put several namespaces into one selector");
     }
     let mut read: Vec<Quota> = Vec::with_capacity(spec.quotas.len());
     for (i, (raw, max)) in spec.quotas.iter().enumerate() {
@@ -73,7 +73,7 @@ fn quotas(spec: &PoolPolicySpec, report: &mut Report) -> Vec<Quota> {
         let Some(namespaces) = selector(report, &format!("{at}.namespaceSelector"), raw) else { continue };
         if read.iter().any(|q| q.namespaces == namespaces) {
             let message = format!("duplicate definition of the quota for {namespaces}");
-            report.refuse("duplicate", format!("{at}.namespaceSelector"), &namespaces, message, "write one of them");
+            report.error("duplicate", format!("{at}.namespaceSelector"), &namespaces, message, "write one of them");
         } else {
             read.push(Quota { namespaces, addresses_max: max.unwrap_or(0) });
         }
@@ -87,7 +87,7 @@ fn sharing(spec: &PoolPolicySpec, report: &mut Report) -> SharingRules {
         Some("Same") => true,
         Some(other) => {
             let message = format!("invalid rule of sharing {other:?}");
-            report.refuse("sharingInvalid", "spec.sharing.namespaces", other, message, "write Any or Same");
+            report.error("sharingInvalid", "spec.sharing.namespaces", other, message, "write Any or Same");
             false
         }
     };
@@ -96,7 +96,7 @@ fn sharing(spec: &PoolPolicySpec, report: &mut Report) -> SharingRules {
         Some("Mixed") => true,
         Some(other) => {
             let message = format!("invalid rule of sharing {other:?}");
-            report.refuse("sharingInvalid", "spec.sharing.trafficPolicies", other, message, "write Same or Mixed");
+            report.error("sharingInvalid", "spec.sharing.trafficPolicies", other, message, "write Same or Mixed");
             false
         }
     };
@@ -123,7 +123,7 @@ pub(super) fn admit(
         if let Some(other) = config.pools.get(pool).and_then(|p| p.policy.as_ref()) {
             let message = format!("the older PoolPolicy {:?} is for the IPAddressPool {pool:?} and stays", other.name);
             let suggestion = "a pool has one policy: say all of it there, or select other pools";
-            report.refuse("poolPolicyConflict", selected_at(draft, pool), pool, message, suggestion);
+            report.error("poolPolicyConflict", selected_at(draft, pool), pool, message, suggestion);
             free = false;
         }
     }
@@ -156,7 +156,7 @@ fn report_use(draft: &PoolPolicyDraft, chosen: &[Arc<str>], config: &Config, rep
         // Of names that name nothing the author hears one by one.
         if draft.pools.names.is_empty() {
             let field = "spec.ipAddressPoolSelectors";
-            report.doubt("selectsNothing", field, "", "selects no IPAddressPool: it has no effect", "");
+            report.warning("selectsNothing", field, "", "selects no IPAddressPool: it has no effect", "");
         }
         return;
     }
@@ -164,10 +164,10 @@ fn report_use(draft: &PoolPolicyDraft, chosen: &[Arc<str>], config: &Config, rep
         let exists = config.pools.contains_key(pair) || config.pools_unknown.contains_key(pair);
         if !exists {
             let message = format!("there is no IPAddressPool {pair:?}");
-            report.doubt("unknownName", "spec.pairWith", pair, message, "create it, or name another");
+            report.warning("unknownName", "spec.pairWith", pair, message, "create it, or name another");
         } else if chosen == [pair.clone()] {
             let message = "the pool would pair with itself: it has no effect";
-            report.doubt("pairWithSelf", "spec.pairWith", pair, message, "name another pool, or leave it out");
+            report.warning("pairWithSelf", "spec.pairWith", pair, message, "name another pool, or leave it out");
         }
     }
     let ranges: Vec<IpRange> =
@@ -179,6 +179,12 @@ fn report_use(draft: &PoolPolicyDraft, chosen: &[Arc<str>], config: &Config, rep
     for i in outside {
         let range = draft.policy.no_new_addresses[i];
         let message = "lies in no pool of this policy: it has no effect";
-        report.doubt("outsidePool", format!("spec.noNewAddresses[{i}]"), range, message, "leave it out, or select the pool");
+        report.warning(
+            "outsidePool",
+            format!("spec.noNewAddresses[{i}]"),
+            range,
+            message,
+            "leave it out, or select the pool",
+        );
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct ReservationDraft {
 /// Checks everything about a reservation that concerns no other object.
 pub(super) fn check(spec: &ReservationSpec, report: &mut Report) -> Option<ReservationDraft> {
     if spec.pool.is_empty() {
-        report.refuse("missing", "spec.pool", "", "names no IPAddressPool", "write the name of one");
+        report.error("missing", "spec.pool", "", "names no IPAddressPool", "write the name of one");
     }
     let reserved = reserved(spec, report);
     let for_whom = for_whom(spec, report);
@@ -41,29 +41,29 @@ fn reserved(spec: &ReservationSpec, report: &mut Report) -> Option<Reserved> {
         Some("IPv6") => Some(IpFamily::V6),
         Some(other) => {
             let message = format!("invalid family {other:?}");
-            report.refuse("familyInvalid", "spec.family", other, message, "write IPv4 or IPv6");
+            report.error("familyInvalid", "spec.family", other, message, "write IPv4 or IPv6");
             return None;
         }
     };
     match (spec.addresses.is_empty(), spec.count, family) {
         (true, None, _) => {
             let suggestion = "write addresses of the pool, or count and family";
-            report.refuse("missing", "spec.addresses", "", "reserves nothing", suggestion);
+            report.error("missing", "spec.addresses", "", "reserves nothing", suggestion);
             None
         }
         (false, Some(count), _) => {
             let message = "both addresses and count are written";
-            report.refuse("exclusive", "spec.count", count, message, "leave one of them out");
+            report.error("exclusive", "spec.count", count, message, "leave one of them out");
             None
         }
         (false, None, Some(family)) => {
             let message = "goes with count only: addresses have their family";
-            report.refuse("exclusive", "spec.family", family, message, "leave it out");
+            report.error("exclusive", "spec.family", family, message, "leave it out");
             None
         }
         (true, Some(_), None) => {
             let message = "missing family: count does not say which addresses to count";
-            report.refuse("missing", "spec.family", "", message, "write IPv4 or IPv6");
+            report.error("missing", "spec.family", "", message, "write IPv4 or IPv6");
             None
         }
         (false, None, None) => Some(Reserved::Addresses(ranges)),
@@ -74,7 +74,7 @@ fn reserved(spec: &ReservationSpec, report: &mut Report) -> Option<Reserved> {
 fn for_whom(spec: &ReservationSpec, report: &mut Report) -> ReservedFor {
     if spec.services.is_empty() && spec.namespaces.is_empty() && spec.service_selector.is_none() {
         let suggestion = "name services, namespaces or a serviceSelector";
-        report.refuse("missing", "spec.for", "", "is for nobody", suggestion);
+        report.error("missing", "spec.for", "", "is for nobody", suggestion);
     }
     let mut services = BTreeSet::new();
     for (i, (namespace, name)) in spec.services.iter().enumerate() {
@@ -83,11 +83,11 @@ fn for_whom(spec: &ReservationSpec, report: &mut Report) -> ReservedFor {
         let wrong: Vec<_> = parts.into_iter().filter(|(_, text)| text.is_empty() || text.contains('/')).collect();
         for (part, text) in &wrong {
             let message = format!("is not the {part} of a Service");
-            report.refuse("nameInvalid", format!("{at}.{part}"), text, message, format!("write its {part}"));
+            report.error("nameInvalid", format!("{at}.{part}"), text, message, format!("write its {part}"));
         }
         let key = ServiceKey::new(namespace, name);
         if wrong.is_empty() && !services.insert(key.clone()) {
-            report.refuse("duplicate", at, &key, format!("duplicate definition of Service {key}"), "name it once");
+            report.error("duplicate", at, &key, format!("duplicate definition of Service {key}"), "name it once");
         }
     }
     ReservedFor {
@@ -152,7 +152,7 @@ impl ReservedAddresses {
             } else {
                 (format!("there is no IPAddressPool {name:?}: nothing is reserved"), "create it, or name another")
             };
-            report.doubt("unknownName", "spec.pool", name, message, suggestion);
+            report.warning("unknownName", "spec.pool", name, message, suggestion);
         }
         found
     }
@@ -162,10 +162,10 @@ impl ReservedAddresses {
             let field = format!("spec.addresses[{i}]");
             if !pool.covers(*range) {
                 let message = format!("{range} does not lie in the IPAddressPool {:?}", pool.name);
-                report.refuse("outsidePool", field, range, message, "write addresses of the pool, or name another pool");
+                report.error("outsidePool", field, range, message, "write addresses of the pool, or name another pool");
             } else if let Some((theirs, other)) = self.0.first_overlap(*range) {
                 let message = format!("the older AddressReservation {other:?} has {theirs} already and stays");
-                report.refuse("reservationOverlap", field, range, message, "reserve other addresses, or edit that one");
+                report.error("reservationOverlap", field, range, message, "reserve other addresses, or edit that one");
             }
         }
     }
@@ -182,7 +182,8 @@ fn report_count(count: u64, family: IpFamily, pool: &Pool, report: &mut Report) 
     let of_family = pool.ranges.iter().filter(|r| IpFamily::of(r.first) == family);
     let size = of_family.fold(0u128, |sum, range| sum.saturating_add(range.size()));
     if u128::from(count) > size {
-        let message = format!("the IPAddressPool {:?} has only {size} {family} addresses: nobody else gets any", pool.name);
-        report.doubt("countBeyondPool", "spec.count", count, message, format!("write at most {size}"));
+        let message =
+            format!("the IPAddressPool {:?} has only {size} {family} addresses: nobody else gets any", pool.name);
+        report.warning("countBeyondPool", "spec.count", count, message, format!("write at most {size}"));
     }
 }
