@@ -5,8 +5,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::{CustomResourceExt as _, core::crd::merge_crds};
 
 use crate::{
-    BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerPolicy, Community, ConfigurationState, IPAddressPool,
-    L2Advertisement, ServiceBGPStatus, ServiceL2Status, SpeakerStatus, v1beta1,
+    AddressReservation, BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerPolicy, Community, ConfigurationState,
+    IPAddressPool, L2Advertisement, PoolPolicy, ServiceBGPStatus, ServiceL2Status, SpeakerStatus, v1beta1,
 };
 
 /// Every CRD, those of `metallb.io` first, in order of name. Conversion strategy `None`: the versions of `BGPPeer` agree in shape.
@@ -24,7 +24,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         L2Advertisement::crd(),
         ServiceBGPStatus::crd(),
         ServiceL2Status::crd(),
+        AddressReservation::crd(),
         BGPPeerPolicy::crd(),
+        PoolPolicy::crd(),
         SpeakerStatus::crd(),
     ];
     for crd in &mut all {
@@ -38,7 +40,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 }
 
 /// Kinds that mean nothing without a spec.
-const NEEDS_SPEC: [&str; 2] = ["IPAddressPool", "BGPPeerPolicy"];
+const NEEDS_SPEC: [&str; 4] = ["IPAddressPool", "AddressReservation", "BGPPeerPolicy", "PoolPolicy"];
 
 /// An object without `spec` is common (a BGPAdvertisement of everything to everybody) and means all defaults.
 fn spec_is_optional(crd: &mut CustomResourceDefinition) {
@@ -95,7 +97,9 @@ mod tests {
                 "L2Advertisement/v1beta1",
                 "ServiceBGPStatus/v1beta1",
                 "ServiceL2Status/v1beta1",
+                "AddressReservation/v1alpha1",
                 "BGPPeerPolicy/v1alpha1",
+                "PoolPolicy/v1alpha1",
                 "SpeakerStatus/v1alpha1"
             ]
         );

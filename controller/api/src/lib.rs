@@ -13,6 +13,7 @@ mod crds;
 mod peer;
 mod policy;
 mod pool;
+mod pools;
 mod selector;
 mod speaker;
 mod status;
@@ -27,6 +28,10 @@ pub use policy::{
     BGPPeerPolicy, BGPPeerPolicySpec, KeySecret, LinkBandwidth, RoutesPolicy, SessionPolicy, TcpAo, TcpAoKey,
 };
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
+pub use pools::{
+    AddressRelease, AddressReservation, AddressReservationSpec, AddressReservationStatus, PoolPolicy, PoolPolicySpec,
+    PoolPolicyStatus, PoolQuota, PoolSharing, ReservationHolder, ReservedFor, ServiceReference,
+};
 pub use selector::{LabelSelector, LabelSelectorRequirement};
 pub use speaker::{AnnouncedPrefixes, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus};
 pub use status::{

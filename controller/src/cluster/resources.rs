@@ -3,12 +3,13 @@ use std::sync::Arc;
 
 use ferrocast_api as api;
 use ferrocast_core::{
+    alloc::RELEASES_MAX,
     config::{
         BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
-        LinkBandwidthSpec, Meta, Password, PoolSpec, Problem, RawSelector, Resource, Resources, RoutesSpec, SecretRef,
-        ServiceAllocationSpec, SessionSpec, Severity, Spec, TcpAoKeySpec,
+        LinkBandwidthSpec, Meta, Password, PoolPolicySpec, PoolSpec, Problem, RawSelector, Release, ReservationSpec,
+        Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Severity, Spec, TcpAoKeySpec,
     },
-    model::ObjectKey,
+    model::{ObjectKey, ServiceKey},
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::core::{ApiResource, DynamicObject};
@@ -35,11 +36,15 @@ pub enum Kind {
     BfdProfile,
     /// `BGPPeerPolicy`.
     PeerPolicy,
+    /// `PoolPolicy`.
+    PoolPolicy,
+    /// `AddressReservation`.
+    Reservation,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Pool,
         Self::Peer,
         Self::BgpAdvertisement,
@@ -47,6 +52,8 @@ impl Kind {
         Self::Community,
         Self::BfdProfile,
         Self::PeerPolicy,
+        Self::PoolPolicy,
+        Self::Reservation,
     ];
 
     /// As users write it.
@@ -60,6 +67,8 @@ impl Kind {
             Self::Community => "Community",
             Self::BfdProfile => "BFDProfile",
             Self::PeerPolicy => "BGPPeerPolicy",
+            Self::PoolPolicy => "PoolPolicy",
+            Self::Reservation => "AddressReservation",
         }
     }
 
@@ -74,6 +83,8 @@ impl Kind {
             Self::Community => "communities",
             Self::BfdProfile => "bfdprofiles",
             Self::PeerPolicy => "bgppeerpolicies",
+            Self::PoolPolicy => "poolpolicies",
+            Self::Reservation => "addressreservations",
         }
     }
 
@@ -82,7 +93,7 @@ impl Kind {
     pub fn version(self) -> &'static str {
         match self {
             Self::Peer => "v1beta2",
-            Self::PeerPolicy => "v1alpha1",
+            Self::PeerPolicy | Self::PoolPolicy | Self::Reservation => "v1alpha1",
             _ => "v1beta1",
         }
     }
@@ -96,7 +107,7 @@ impl Kind {
     /// Is it of Ferrocast's own group? Then an installation may lack it: what MetalLB's resources say is complete without.
     #[must_use]
     pub fn is_own(self) -> bool {
-        self == Self::PeerPolicy
+        matches!(self, Self::PeerPolicy | Self::PoolPolicy | Self::Reservation)
     }
 
     /// `group/version`.
@@ -189,20 +200,21 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         let tracked = serde_path_to_error::Deserializer::new(spec, &mut track);
         serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string().replace(".?", "")))
     };
-    let problem = |field: String, message: String, severity| Problem {
+    let problem = |rule, field: String, message: String, suggestion: &str, severity| Problem {
         object: key.clone(),
         value: value_at(data, &field),
         field,
-        rule: "",
+        rule,
         message,
-        suggestion: String::new(),
+        suggestion: suggestion.to_owned(),
         severity,
     };
     let mut problems: Vec<Problem> = unknown
         .into_iter()
         .map(|path| {
-            let message = "no such field: it has no effect; check the spelling against `kubectl explain`";
-            problem(format!("spec.{path}"), message.to_owned(), Severity::Warning)
+            let message = "no such field: it has no effect".to_owned();
+            let suggestion = "check the spelling against `kubectl explain`";
+            problem("unknownField", format!("spec.{path}"), message, suggestion, Severity::Warning)
         })
         .collect();
     match decoded {
@@ -210,25 +222,23 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
         Err(error) => {
             let path = track.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            problems.push(problem(field, plain_words(&error.to_string()), Severity::Error));
+            let message = plain_words(&error.to_string());
+            problems.push(problem("wrongType", field, message, "", Severity::Error));
             (None, problems)
         }
     }
 }
 
 fn selectors(list: Option<Vec<api::LabelSelector>>) -> Vec<RawSelector> {
-    list.unwrap_or_default()
-        .into_iter()
-        .map(|s| RawSelector {
-            match_labels: s.match_labels.unwrap_or_default(),
-            match_expressions: s
-                .match_expressions
-                .unwrap_or_default()
-                .into_iter()
-                .map(|e| (e.key, e.operator, e.values.unwrap_or_default()))
-                .collect(),
-        })
-        .collect()
+    list.unwrap_or_default().into_iter().map(selector).collect()
+}
+
+fn selector(selector: api::LabelSelector) -> RawSelector {
+    let expressions = selector.match_expressions.unwrap_or_default().into_iter();
+    RawSelector {
+        match_labels: selector.match_labels.unwrap_or_default(),
+        match_expressions: expressions.map(|e| (e.key, e.operator, e.values.unwrap_or_default())).collect(),
+    }
 }
 
 fn pool(spec: api::IPAddressPoolSpec) -> Spec {
@@ -354,6 +364,66 @@ fn tcp_ao_key(key: api::TcpAoKey) -> TcpAoKeySpec {
     TcpAoKeySpec { send_id, receive_id, algorithm, secret }
 }
 
+fn pool_policy(spec: api::PoolPolicySpec) -> Spec {
+    let sharing = spec.sharing.unwrap_or_default();
+    let quotas = spec.quotas.unwrap_or_default().into_iter();
+    Spec::PoolPolicy(PoolPolicySpec {
+        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
+        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
+        strategy: spec.strategy,
+        quotas: quotas.map(|q| (selector(q.namespace_selector), q.addresses_max)).collect(),
+        no_new_addresses: spec.no_new_addresses.unwrap_or_default(),
+        addresses_per_family_max: spec.addresses_per_family_max,
+        pair_with: spec.pair_with,
+        sharing_namespaces: sharing.namespaces,
+        sharing_traffic_policies: sharing.traffic_policies,
+    })
+}
+
+fn reservation(spec: api::AddressReservationSpec) -> Spec {
+    let services = spec.for_whom.services.unwrap_or_default().into_iter();
+    Spec::Reservation(ReservationSpec {
+        pool: spec.pool,
+        addresses: spec.addresses.unwrap_or_default(),
+        count: spec.count,
+        family: spec.family,
+        services: services.map(|s| (s.namespace, s.name)).collect(),
+        namespaces: spec.for_whom.namespaces.unwrap_or_default(),
+        service_selector: spec.for_whom.service_selector.map(selector),
+        release_after: spec.release_after,
+    })
+}
+
+/// Releases that a status remembers, the newest last. It is ours to write, but anybody may: what cannot be read is left out, and
+/// so is what is beyond the most that one object remembers, the oldest first.
+fn releases(kind: Kind, data: &Value) -> Vec<Release> {
+    let entries = |list: &str| data.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    let text = |entry: &Value, field: &str| entry.get(field).and_then(Value::as_str).map(str::to_owned);
+    let second = |entry: &Value| {
+        text(entry, "releasedAt").and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(jiff::Timestamp::as_second)
+    };
+    let mut read: Vec<Release> = match kind {
+        Kind::PoolPolicy => entries("/status/releases")
+            .filter_map(|e| {
+                let (ip, service) = (text(e, "address")?.parse().ok()?, text(e, "service")?.parse().ok()?);
+                Some(Release { at_s: second(e)?, ip, service })
+            })
+            .collect(),
+        Kind::Reservation => entries("/status/holders")
+            .filter_map(|e| {
+                let at_s = second(e)?;
+                let service: ServiceKey = format!("{}/{}", text(e, "namespace")?, text(e, "name")?).parse().ok()?;
+                let ips = e.get("addresses")?.as_array()?.iter().filter_map(|ip| ip.as_str()?.parse().ok());
+                Some(ips.map(|ip| Release { at_s, ip, service: service.clone() }).collect::<Vec<_>>())
+            })
+            .flatten()
+            .collect(),
+        _ => Vec::new(),
+    };
+    read.sort();
+    read.split_off(read.len().saturating_sub(RELEASES_MAX))
+}
+
 /// Reads one object, whatever its shape. `data` is the object without `metadata`, or with it.
 #[must_use]
 pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource {
@@ -370,8 +440,10 @@ pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource 
         Kind::Community => map(decode(key, data), community),
         Kind::BfdProfile => map(decode(key, data), bfd_profile),
         Kind::PeerPolicy => map(decode(key, data), peer_policy),
+        Kind::PoolPolicy => map(decode(key, data), pool_policy),
+        Kind::Reservation => map(decode(key, data), reservation),
     };
-    Resource { meta, spec, problems, ..Resource::default() }
+    Resource { meta, spec, problems, releases: releases(kind, data) }
 }
 
 /// [`Resources`] while its parts are being listed.

@@ -35,7 +35,7 @@ pub(super) fn check(
     for (i, text) in spec.communities.iter().enumerate().filter(|(_, text)| texts.contains(text.as_str())) {
         match community::resolve(text, aliases) {
             Ok(value) => drop(communities.insert(value)),
-            Err(message) => report.error(format!("spec.communities[{i}]"), text, message),
+            Err(wrong) => report.wrong(format!("spec.communities[{i}]"), text, wrong),
         }
     }
     let advertisement = BgpAdvertisement {
@@ -56,8 +56,9 @@ pub(super) fn check(
             (v6_at, advertisement.aggregation_length_v6, LENGTH_V6_MAX),
         ] {
             if length != host {
-                let message = format!("cannot be used together with serviceSelectors: leave it out or write {host}");
-                report.error(at, length, message);
+                let message = "cannot be used together with serviceSelectors";
+                let suggestion = format!("leave it out or write {host}");
+                report.error("aggregationWithServiceSelectors", at, length, message, suggestion);
             }
         }
     }
@@ -78,10 +79,10 @@ pub(super) fn check_aggregation(advertisement: &BgpAdvertisement, config: &Confi
                 };
                 let message = format!(
                     "invalid aggregation length {length}: prefix {shortest} in pool {:?} is more \
-                     specific than the aggregation length for addresses {range}, so that more than the pool would be announced: write {shortest} or more",
+                     specific than the aggregation length for addresses {range}, so that more than the pool would be announced",
                     pool.name
                 );
-                report.error(field, length, message);
+                report.error("aggregationTooShort", field, length, message, format!("write {shortest} or more"));
             }
         }
     }
@@ -117,11 +118,9 @@ pub(super) fn check_conflicts(
 ) {
     for other in admitted.values() {
         if *advertisement == (BgpAdvertisement { name: advertisement.name.clone(), ..(**other).clone() }) {
-            let message = format!(
-                "advertisements {:?} and {:?} are equal: the older stays, remove this one",
-                advertisement.name, other.name
-            );
-            report.error("spec", "", message);
+            let message =
+                format!("advertisements {:?} and {:?} are equal: the older stays", advertisement.name, other.name);
+            report.error("advertisementsEqual", "spec", "", message, "remove this one");
         } else if advertisement.local_pref != other.local_pref
             && advertisement.service_selectors.is_empty()
             && other.service_selectors.is_empty()
@@ -132,11 +131,11 @@ pub(super) fn check_conflicts(
             let (mine, theirs) = (advertisement.local_pref.unwrap_or(0), other.local_pref.unwrap_or(0));
             let message = format!(
                 "invalid local preference {mine}: local preference {theirs} was already set by the older \
-                 BGPAdvertisement {:?} for the same pool {:?}, aggregation length, peers and nodes: \
-                 use the same value, or other peers, nodes or lengths",
+                 BGPAdvertisement {:?} for the same pool {:?}, aggregation length, peers and nodes",
                 other.name, pool.name
             );
-            report.error("spec.localPref", mine, message);
+            let suggestion = "use the same value, or other peers, nodes or lengths";
+            report.error("localPrefConflict", "spec.localPref", mine, message, suggestion);
         }
     }
 }
@@ -166,7 +165,8 @@ pub(super) fn warn_unknown<'a>(
 ) {
     for (i, name) in written.into_iter().enumerate() {
         if !name.is_empty() && !exists(name) {
-            report.warning(format!("{field}[{i}]"), name, format!("there is no {what} {name:?}"));
+            let message = format!("there is no {what} {name:?}");
+            report.warning("unknownName", format!("{field}[{i}]"), name, message, "create it, or name another");
         }
     }
 }
@@ -178,7 +178,8 @@ pub(super) fn check_layer2(spec: &L2AdvertisementSpec, report: &mut Report) {
     selectors(report, "spec.nodeSelectors", &spec.node_selectors);
     selectors(report, "spec.serviceSelectors", &spec.service_selectors);
     names(report, "spec.interfaces", "interface", &spec.interfaces);
-    report.warning("", "", "layer 2 is not announced yet: this object has no effect");
+    let message = "layer 2 is not announced yet: this object has no effect";
+    report.warning("layer2NotAnnounced", "", "", message, "");
 }
 
 /// Is there a pool object of this name, valid or not?

@@ -8,6 +8,8 @@ use super::{
     peer::{self, PeerDraft, Profiles},
     peer_policy::{self, Applied, LastKeys, PolicyDraft},
     pool::{self, PoolDraft, Taken},
+    pool_policy::{self, PoolPolicyDraft},
+    reservation::{self, ReservationDraft, ReservedAddresses},
 };
 use crate::{announce::Community, model::ObjectKey};
 
@@ -35,6 +37,8 @@ struct LastValid {
     policies: BTreeMap<Arc<str>, PolicyDraft>,
     /// By policy: the keys read last.
     keys: BTreeMap<Arc<str>, LastKeys>,
+    pool_policies: BTreeMap<Arc<str>, PoolPolicyDraft>,
+    reservations: BTreeMap<Arc<str>, ReservationDraft>,
 }
 
 /// One pass over the resources.
@@ -55,7 +59,9 @@ impl Builder {
         let mut pass = Pass { resources, objects, config: Config::default() };
         let aliases = pass.communities(&mut self.last_valid);
         pass.pools(&mut self.last_valid);
+        pass.pool_policies(&mut self.last_valid);
         pass.config.index();
+        pass.reservations(&mut self.last_valid);
         let profiles = pass.profiles(&mut self.last_valid);
         pass.peers(&mut self.last_valid, &profiles);
         pass.advertisements(&mut self.last_valid, &aliases);
@@ -89,6 +95,8 @@ impl LastValid {
         self.given.retain(|name, _| exists("BGPPeer", name));
         self.policies.retain(|name, _| exists("BGPPeerPolicy", name));
         self.keys.retain(|name, _| exists("BGPPeerPolicy", name));
+        self.pool_policies.retain(|name, _| exists("PoolPolicy", name));
+        self.reservations.retain(|name, _| exists("AddressReservation", name));
     }
 }
 
@@ -97,7 +105,7 @@ fn report_on(object: &Resource) -> Report {
     let mut report = Report::new(&object.meta.key);
     report.problems.extend(object.problems.iter().cloned());
     if object.spec.is_none() && !report.has_error() {
-        report.error("spec", "", "has not the shape that its kind requires");
+        report.error("wrongType", "spec", "", "has not the shape that its kind requires", "");
     }
     report
 }
@@ -162,6 +170,56 @@ impl<'a> Pass<'a> {
         }
     }
 
+    fn pool_policies(&mut self, past: &mut LastValid) {
+        for object in self.of_kind("PoolPolicy") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let mut draft = None;
+            if let Some(Spec::PoolPolicy(spec)) = &object.spec {
+                draft = pool_policy::check(spec, &mut report);
+                self.warn_unknown_names(&spec.ip_address_pools, &[], &mut report);
+            }
+            let releases = &object.releases;
+            let admitted =
+                draft.filter(|draft| pool_policy::admit(draft, name, releases, &mut self.config, &mut report));
+            let mut kept = false;
+            if let Some(draft) = admitted {
+                past.pool_policies.insert(name.clone(), draft);
+            } else if let Some(draft) = past.pool_policies.get(name) {
+                let mut unheard = Report::new(&object.meta.key);
+                kept = pool_policy::admit(draft, name, releases, &mut self.config, &mut unheard);
+            }
+            self.file(report, kept);
+        }
+    }
+
+    fn reservations(&mut self, past: &mut LastValid) {
+        let mut taken = ReservedAddresses::default();
+        for object in self.of_kind("AddressReservation") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let draft = match &object.spec {
+                Some(Spec::Reservation(spec)) => reservation::check(spec, &mut report),
+                _ => None,
+            };
+            let releases = &object.releases;
+            let mut reservation =
+                draft.as_ref().and_then(|d| taken.admit(d, name, releases, &self.config, false, &mut report));
+            let mut kept = false;
+            if let (Some(draft), false) = (draft, report.has_error()) {
+                past.reservations.insert(name.clone(), draft);
+            } else if let Some(draft) = past.reservations.get(name) {
+                let mut unheard = Report::new(&object.meta.key);
+                reservation = taken.admit(draft, name, releases, &self.config, true, &mut unheard);
+                kept = reservation.is_some();
+            }
+            if let Some(reservation) = reservation {
+                self.config.reservations.insert(name.clone(), reservation);
+            }
+            self.file(report, kept);
+        }
+    }
+
     fn profiles(&mut self, past: &mut LastValid) -> Profiles {
         let mut profiles = Profiles::new();
         for object in self.of_kind("BFDProfile") {
@@ -207,7 +265,8 @@ impl<'a> Pass<'a> {
                         "the BGPPeer {:?} dials the same address from the same nodes: most routers accept only one of both sessions",
                         other.name
                     );
-                    notes.warning("spec.peerAddress", "", message);
+                    let suggestion = "leave one of them out, or give it a sourceAddress of its own";
+                    notes.warning("peerTwice", "spec.peerAddress", "", message, suggestion);
                 }
                 self.config.peers.insert(name.clone(), Arc::new(peer));
             }
@@ -298,7 +357,8 @@ impl<'a> Pass<'a> {
         for object in self.objects.clone() {
             match (object.meta.key.kind, &object.spec) {
                 (
-                    "IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile" | "BGPPeerPolicy",
+                    "IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile" | "BGPPeerPolicy"
+                    | "PoolPolicy" | "AddressReservation",
                     _,
                 ) => {}
                 (_, Some(Spec::L2Advertisement(spec))) => {

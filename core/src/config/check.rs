@@ -1,8 +1,25 @@
 //! Collecting what is wrong with one object, and checks that several kinds need.
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Problem, RawSelector, Severity};
-use crate::model::{LabelSelector, ObjectKey};
+use super::{Problem, RawSelector, Severity, rules::RULES};
+use crate::model::{LabelSelector, Labels, ObjectKey, SelectorError};
+
+/// What is wrong with a text, whatever field it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// The rule that is broken.
+    pub(super) rule: &'static str,
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to write instead.
+    pub(super) suggestion: String,
+}
+
+impl Wrong {
+    pub(super) fn new(rule: &'static str, message: impl Into<String>, suggestion: impl Into<String>) -> Self {
+        Self { rule, message: message.into(), suggestion: suggestion.into() }
+    }
+}
 
 /// What is wrong with one object.
 #[derive(Debug)]
@@ -16,16 +33,44 @@ impl Report {
         Self { object: object.clone(), problems: Vec::new() }
     }
 
-    pub(super) fn error(&mut self, field: impl Into<String>, value: impl ToString, message: impl Into<String>) {
-        self.push(field.into(), value.to_string(), message.into(), Severity::Error);
+    /// An error: the object, as written, is not in force.
+    pub(super) fn error(
+        &mut self,
+        rule: &'static str,
+        field: impl Into<String>,
+        value: impl ToString,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
+        self.add(rule, field.into(), value.to_string(), (message.into(), suggestion.into()), Severity::Error);
     }
 
-    pub(super) fn warning(&mut self, field: impl Into<String>, value: impl ToString, message: impl Into<String>) {
-        self.push(field.into(), value.to_string(), message.into(), Severity::Warning);
+    /// A warning: legal, but surely not what was meant.
+    pub(super) fn warning(
+        &mut self,
+        rule: &'static str,
+        field: impl Into<String>,
+        value: impl ToString,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
+        self.add(rule, field.into(), value.to_string(), (message.into(), suggestion.into()), Severity::Warning);
     }
 
-    fn push(&mut self, field: String, value: String, message: String, severity: Severity) {
-        let (rule, suggestion) = ("", String::new());
+    /// An error that a reader of text has found.
+    pub(super) fn wrong(&mut self, field: impl Into<String>, value: impl ToString, wrong: Wrong) {
+        self.error(wrong.rule, field, value, wrong.message, wrong.suggestion);
+    }
+
+    fn add(
+        &mut self,
+        rule: &'static str,
+        field: String,
+        value: String,
+        (message, suggestion): (String, String),
+        severity: Severity,
+    ) {
+        debug_assert!(RULES.iter().any(|known| known.0 == rule), "{rule:?} is not in the list of rules");
         self.problems.push(Problem { object: self.object.clone(), field, value, rule, message, suggestion, severity });
     }
 
@@ -39,15 +84,33 @@ pub(super) fn selectors(report: &mut Report, field: &str, raw: &[RawSelector]) -
     let mut read: Vec<LabelSelector> = Vec::with_capacity(raw.len());
     for (i, raw) in raw.iter().enumerate() {
         let field = format!("{field}[{i}]");
-        match LabelSelector::new(raw.match_labels.clone(), raw.match_expressions.iter().cloned()) {
-            Ok(selector) if read.contains(&selector) => {
-                report.error(field, &selector, format!("duplicate definition of selector {:?}", selector.to_string()));
+        match selector(report, &field, raw) {
+            Some(selector) if read.contains(&selector) => {
+                let message = format!("duplicate definition of selector {:?}", selector.to_string());
+                report.error("duplicate", field, &selector, message, "write it once");
             }
-            Ok(selector) => read.push(selector),
-            Err(error) => report.error(field, "", format!("invalid label selector: {error}")),
+            Some(selector) => read.push(selector),
+            None => {}
         }
     }
     read
+}
+
+/// Reads one selector; a wrong one is reported.
+pub(super) fn selector(report: &mut Report, field: &str, raw: &RawSelector) -> Option<LabelSelector> {
+    let read = LabelSelector::new(raw.match_labels.clone(), raw.match_expressions.iter().cloned());
+    let wrong = |error: SelectorError| {
+        let suggestion = match error {
+            SelectorError::Operator(_) => "write In, NotIn, Exists or DoesNotExist",
+            SelectorError::ValuesMissing(..) => "write at least one value, or the operator Exists",
+            SelectorError::ValuesGiven(..) => "leave the values out, or write the operator In",
+            SelectorError::KeyMissing => "write the key of a label",
+        };
+        let message = error.to_string();
+        let message = message.split_once(": write ").map_or(&*message, |(what, _)| what);
+        report.error("selectorInvalid", field, "", format!("invalid label selector: {message}"), suggestion);
+    };
+    read.map_err(wrong).ok()
 }
 
 /// Reads a list of names; empty and double ones are reported. `what` says what they name, e.g. `peer`.
@@ -56,9 +119,10 @@ pub(super) fn names(report: &mut Report, field: &str, what: &str, written: &[Str
     for (i, name) in written.iter().enumerate() {
         let field = format!("{field}[{i}]");
         if name.is_empty() {
-            report.error(field, "", format!("the name of a {what} must not be empty"));
+            let message = format!("the name of a {what} must not be empty");
+            report.error("nameEmpty", field, "", message, "write a name, or leave the entry out");
         } else if !read.insert(Arc::from(name.as_str())) {
-            report.error(field, name, format!("duplicate definition of {what} {name:?}: name it once"));
+            report.error("duplicate", field, name, format!("duplicate definition of {what} {name:?}"), "name it once");
         }
     }
     read
@@ -74,8 +138,26 @@ pub(super) fn integer<T: TryFrom<i64>>(
 ) -> Option<T> {
     let value = written?;
     if !(min..=max).contains(&value) {
-        report.error(field, value, format!("invalid {what} {value}: must be from {min} to {max}"));
+        let suggestion = format!("must be from {min} to {max}");
+        report.error("outOfRange", field, value, format!("invalid {what} {value}"), suggestion);
         return None;
     }
     T::try_from(value).ok()
+}
+
+/// Objects by name or labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Selection {
+    pub(super) names: BTreeSet<Arc<str>>,
+    pub(super) selectors: Vec<LabelSelector>,
+}
+
+impl Selection {
+    pub(super) fn is_all(&self) -> bool {
+        self.names.is_empty() && self.selectors.is_empty()
+    }
+
+    pub(super) fn matches(&self, name: &str, labels: &Labels) -> bool {
+        self.is_all() || self.names.contains(name) || self.selectors.iter().any(|s| s.matches(labels))
+    }
 }

@@ -13,7 +13,11 @@ mod peer;
 mod peer_policy;
 mod policy;
 mod pool;
+mod pool_policy;
 mod problem;
+mod ranges;
+mod reservation;
+mod rules;
 mod spec;
 mod terms;
 #[cfg(test)]
@@ -23,6 +27,7 @@ pub use build::{Builder, build};
 pub use duration::parse as parse_duration;
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
+pub use rules::RULES;
 pub use spec::{
     BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
     LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release, ReservationSpec, Resource, Resources,
@@ -88,6 +93,23 @@ pub struct Pool {
     pub allocation: Option<ServiceAllocation>,
     /// The PoolPolicy in force for it; `None`: all of MetalLB's defaults.
     pub policy: Option<Arc<PoolPolicy>>,
+}
+
+impl Pool {
+    /// Does it give out every address of `range`?
+    #[must_use]
+    pub fn covers(&self, range: IpRange) -> bool {
+        let mut parts: Vec<IpRange> = self.ranges.iter().filter_map(|r| r.intersection(range)).collect();
+        parts.sort_unstable();
+        let mut next = Some(range.first);
+        for part in parts {
+            match next {
+                Some(first) if part.first == first => next = ranges::successor(part.last),
+                _ => return false,
+            }
+        }
+        next != Some(range.first) && next.is_none_or(|next| next > range.last)
+    }
 }
 
 /// AS number rule for a peer.
@@ -320,6 +342,30 @@ impl IpRange {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.first.is_ipv4() && self.first <= ip && ip <= self.last
+    }
+
+    /// Have the two an address in common?
+    #[must_use]
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.intersection(other).is_some()
+    }
+
+    /// The addresses in both.
+    #[must_use]
+    pub fn intersection(&self, other: Self) -> Option<Self> {
+        let (first, last) = (self.first.max(other.first), self.last.min(other.last));
+        (self.first.is_ipv4() == other.first.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// How many addresses it has; stops at the highest number there is.
+    #[must_use]
+    pub fn size(&self) -> u128 {
+        let steps = match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits().saturating_sub(first.to_bits())),
+            (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits().saturating_sub(first.to_bits()),
+            _ => 0,
+        };
+        steps.saturating_add(1)
     }
 }
 

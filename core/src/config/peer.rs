@@ -48,7 +48,8 @@ pub(super) struct PeerDraft {
 pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> Option<PeerDraft> {
     let my_asn = match spec.my_asn {
         None | Some(0) => {
-            report.error("spec.myASN", "", "missing local ASN: write your own AS number, from 1 to 4294967295");
+            let suggestion = "write your own AS number, from 1 to 4294967295";
+            report.error("myASNMissing", "spec.myASN", "", "missing local ASN", suggestion);
             None
         }
         asn => integer(report, "spec.myASN", asn, ASN_RANGE, "AS number"),
@@ -63,11 +64,8 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
     let router_id = written(spec.router_id.as_ref()).and_then(|text| {
         let id = text.parse::<Ipv4Addr>().ok().filter(|id| !id.is_unspecified());
         if id.is_none() {
-            report.error(
-                "spec.routerID",
-                text,
-                format!("invalid router ID {text:?}: write it like an IPv4 address, not 0.0.0.0"),
-            );
+            let suggestion = "write it like an IPv4 address, not 0.0.0.0";
+            report.error("routerIDInvalid", "spec.routerID", text, format!("invalid router ID {text:?}"), suggestion);
         }
         id
     });
@@ -75,11 +73,9 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
     let multi_hop = spec.ebgp_multi_hop.unwrap_or(false);
     if multi_hop && (peer_asn == Some(PeerAs::Internal) || (my_asn.is_some() && peer_asn == my_asn.map(PeerAs::Number)))
     {
-        report.error(
-            "spec.ebgpMultiHop",
-            true,
-            "invalid ebgp-multihop parameter set for an ibgp peer: leave it out, iBGP has no hop limit",
-        );
+        let message = "invalid ebgp-multihop parameter set for an ibgp peer";
+        let suggestion = "leave it out, iBGP has no hop limit";
+        report.error("multiHopInternal", "spec.ebgpMultiHop", true, message, suggestion);
     }
     let (password, secret) = password(spec, namespace, report);
     warn_about_what_does_nothing(spec, report);
@@ -125,20 +121,21 @@ fn peer_as(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerAs> {
     let dynamic = written(spec.dynamic_asn.as_ref());
     match (spec.peer_asn.filter(|asn| *asn != 0), dynamic) {
         (None, None) => {
-            let message =
-                "missing peer ASN and dynamicASN: write the peer's AS number (1 to 4294967295), or dynamicASN";
-            report.error("spec.peerASN", "", message);
+            let suggestion = "write the peer's AS number (1 to 4294967295), or dynamicASN";
+            report.error("peerASNMissing", "spec.peerASN", "", "missing peer ASN and dynamicASN", suggestion);
             None
         }
         (Some(asn), Some(_)) => {
-            report.error("spec.peerASN", asn, "both peer ASN and dynamicASN specified: leave one of them out");
+            let message = "both peer ASN and dynamicASN specified";
+            report.error("exclusive", "spec.peerASN", asn, message, "leave one of them out");
             None
         }
         (asn @ Some(_), None) => integer(report, "spec.peerASN", asn, ASN_RANGE, "AS number").map(PeerAs::Number),
         (None, Some("internal")) => Some(PeerAs::Internal),
         (None, Some("external")) => Some(PeerAs::External),
         (None, Some(other)) => {
-            report.error("spec.dynamicASN", other, format!("invalid dynamicASN {other}: write internal or external"));
+            let message = format!("invalid dynamicASN {other}");
+            report.error("dynamicASNInvalid", "spec.dynamicASN", other, message, "write internal or external");
             None
         }
     }
@@ -147,19 +144,20 @@ fn peer_as(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerAs> {
 fn endpoint(spec: &BgpPeerSpec, report: &mut Report) -> Option<PeerEndpoint> {
     match (written(spec.peer_address.as_ref()), written(spec.interface.as_ref())) {
         (None, None) => {
-            let message = "peer has no Address or Interface specified: write the router's IP address";
-            report.error("spec.peerAddress", "", message);
+            let message = "peer has no Address or Interface specified";
+            report.error("peerAddressMissing", "spec.peerAddress", "", message, "write the router's IP address");
             None
         }
         (Some(address), Some(_)) => {
-            let message = "peer has both Address and Interface specified: leave one of them out";
-            report.error("spec.peerAddress", address, message);
+            let message = "peer has both Address and Interface specified";
+            report.error("exclusive", "spec.peerAddress", address, message, "leave one of them out");
             None
         }
         (Some(text), None) => match host_address(text) {
             Ok(address) => Some(PeerEndpoint::Address(address)),
             Err(why) => {
-                report.error("spec.peerAddress", text, format!("invalid BGPPeer address {text:?}: {why}"));
+                let message = format!("invalid BGPPeer address {text:?}");
+                report.error("peerAddressInvalid", "spec.peerAddress", text, message, why);
                 None
             }
         },
@@ -174,10 +172,10 @@ pub(super) fn host_address(text: &str) -> Result<IpAddr, String> {
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        return Err(format!("an IPv4-mapped IPv6 address; write {v4}"));
+        return Err(format!("write it as IPv4, {v4}, not as an IPv4-mapped IPv6 address"));
     }
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err("no host can have it".to_owned());
+        return Err("no host can have it: write the address of one".to_owned());
     }
     Ok(ip)
 }
@@ -188,18 +186,15 @@ fn source_address(spec: &BgpPeerSpec, endpoint: Option<&PeerEndpoint>, report: &
     let source = match host_address(text) {
         Ok(source) => source,
         Err(why) => {
-            report.error(field, text, format!("invalid source IP {text:?}: {why}"));
+            report.error("sourceAddressInvalid", field, text, format!("invalid source IP {text:?}"), why);
             return None;
         }
     };
     if let Some(PeerEndpoint::Address(peer)) = endpoint
         && peer.is_ipv4() != source.is_ipv4()
     {
-        report.error(
-            field,
-            text,
-            format!("invalid source IP {text:?}: its family differs from that of the peer, {peer}"),
-        );
+        let message = format!("invalid source IP {text:?}: its family differs from that of the peer, {peer}");
+        report.error("sourceAddressFamily", field, text, message, "write an address of that family, or leave it out");
     }
     Some(source)
 }
@@ -207,7 +202,12 @@ fn source_address(spec: &BgpPeerSpec, endpoint: Option<&PeerEndpoint>, report: &
 /// Reads a duration; `None` if absent or wrong (then reported).
 pub(super) fn read_duration(field: &str, text: Option<&String>, report: &mut Report) -> Option<Duration> {
     let text = written(text)?;
-    duration::parse(text).map_err(|why| report.error(field, text, format!("{text:?} {why}"))).ok()
+    let wrong = |why: String| {
+        let suggestion = "write a number and a unit, such as 90s or 1m30s";
+        let (why, suggestion) = why.split_once(": write ").map_or((&*why, suggestion), |(why, _)| (why, suggestion));
+        report.error("durationInvalid", field, text, format!("{text:?} {why}"), suggestion);
+    };
+    duration::parse(text).map_err(wrong).ok()
 }
 
 /// Hold time and keepalive time, whole seconds, with their defaults.
@@ -226,18 +226,16 @@ fn timers(spec: &BgpPeerSpec, report: &mut Report) -> (Duration, Duration) {
     let asked = spec.hold_time.is_some() || spec.keepalive_time.is_some();
     let (at, text) = if spec.hold_time.is_some() { (hold_at, hold_text) } else { (keepalive_at, keepalive_text) };
     if asked && ((!hold.is_zero() && hold < HOLD_TIME_MIN) || hold > HOLD_TIME_MAX) {
-        let message = format!("invalid hold time {}s: must be 0 or from 3s to 65535s", hold.as_secs());
-        report.error(at, text, message);
+        let message = format!("invalid hold time {}s", hold.as_secs());
+        report.error("holdTimeInvalid", at, text, message, "must be 0 or from 3s to 65535s");
     } else if keepalive > hold {
-        let message =
-            format!("invalid keepaliveTime {keepalive_text:?}: must not be above the hold time {}s", hold.as_secs());
-        report.error(keepalive_at, keepalive_text, message);
+        let message = format!("invalid keepaliveTime {keepalive_text:?}");
+        let suggestion = format!("must not be above the hold time {}s", hold.as_secs());
+        report.error("keepaliveTimeInvalid", keepalive_at, keepalive_text, message, suggestion);
     } else if !hold.is_zero() && keepalive < KEEPALIVE_TIME_MIN {
-        let message = format!(
-            "no keepalives would let the session end after {}s: must be at least 1s, or the hold time 0",
-            hold.as_secs()
-        );
-        report.error(keepalive_at, keepalive_text, message);
+        let message = format!("no keepalives would let the session end after {}s", hold.as_secs());
+        let suggestion = "must be at least 1s, or the hold time 0";
+        report.error("keepaliveTimeInvalid", keepalive_at, keepalive_text, message, suggestion);
     }
     (hold, keepalive)
 }
@@ -251,7 +249,8 @@ fn connect_time(spec: &BgpPeerSpec, report: &mut Report) -> Option<Duration> {
     let time = read_duration(field, spec.connect_time.as_ref(), report)?;
     if time.subsec_nanos() != 0 || time.is_zero() || time > CONNECT_TIME_MAX {
         let text = spec.connect_time.as_deref().unwrap_or_default();
-        report.error(field, text, format!("invalid connect time {text:?}: must be whole seconds from 1s to 65535s"));
+        let suggestion = "must be whole seconds from 1s to 65535s";
+        report.error("connectTimeInvalid", field, text, format!("invalid connect time {text:?}"), suggestion);
     }
     Some(time)
 }
@@ -261,24 +260,21 @@ fn password(spec: &BgpPeerSpec, namespace: &str, report: &mut Report) -> (Option
     let secret = spec.password_secret.as_ref().filter(|s| !s.name.is_empty() || !s.namespace.is_empty());
     let password = written(spec.password.as_ref());
     if let Some(why) = password.and_then(|p| too_long(p.len(), "the password")) {
-        report.error("spec.password", "", why);
+        report.error("passwordTooLong", "spec.password", "", why, "choose a shorter one");
     }
     if let Some(secret) = secret {
         if password.is_some() {
-            let message = "can not have both password and passwordSecret: leave one of them out";
-            report.error("spec.passwordSecret", &secret.name, message);
+            let message = "can not have both password and passwordSecret";
+            report.error("exclusive", "spec.passwordSecret", &secret.name, message, "leave one of them out");
         }
         if secret.name.is_empty() {
-            report.error(
-                "spec.passwordSecret.name",
-                "",
-                "names no Secret: write the name of one of type kubernetes.io/basic-auth",
-            );
+            let suggestion = "write the name of one of type kubernetes.io/basic-auth";
+            report.error("secretNameMissing", "spec.passwordSecret.name", "", "names no Secret", suggestion);
         }
         if !secret.namespace.is_empty() && secret.namespace != namespace {
-            let message =
-                format!("the Secret must be in the configuration namespace {namespace:?}: leave the namespace out");
-            report.error("spec.passwordSecret.namespace", &secret.namespace, message);
+            let message = format!("the Secret must be in the configuration namespace {namespace:?}");
+            let (rule, field) = ("secretNamespace", "spec.passwordSecret.namespace");
+            report.error(rule, field, &secret.namespace, message, "leave the namespace out");
         }
     }
     (password.map(|p| Password(p.into())), secret.map(|s| s.name.as_str().into()))
@@ -289,6 +285,10 @@ pub(super) fn too_long(octets: usize, what: &str) -> Option<String> {
     (octets > PASSWORD_OCTETS_MAX)
         .then(|| format!("{what} has {octets} octets: TCP allows at most {PASSWORD_OCTETS_MAX}"))
 }
+
+/// How a Secret must be.
+pub(super) const SECRET_HOW: &str =
+    "create a Secret of type kubernetes.io/basic-auth in this namespace, with the key password";
 
 /// The password in a Secret, or in words why there is none.
 pub(super) fn look_up_secret(name: &Arc<str>, resources: &Resources) -> Result<Password, String> {
@@ -309,7 +309,7 @@ pub(super) fn look_up_secret(name: &Arc<str>, resources: &Resources) -> Result<P
 /// Legal, but not what it seems.
 fn warn_about_what_does_nothing(spec: &BgpPeerSpec, report: &mut Report) {
     if spec.disable_mp == Some(true) {
-        report.warning("spec.disableMP", true, "is deprecated and has no effect: leave it out");
+        report.warning("deprecatedField", "spec.disableMP", true, "is deprecated and has no effect", "leave it out");
     }
 }
 
@@ -322,15 +322,13 @@ impl PeerDraft {
         match (look_up_secret(name, resources), last) {
             (Ok(password), _) => peer.password = Some(password),
             (Err(why), Some(last)) => {
-                report.error("spec.passwordSecret.name", name, format!("{why}: the last password read stays in use"));
+                let message = format!("{why}: the last password read stays in use");
+                report.error("secretUnusable", "spec.passwordSecret.name", name, message, SECRET_HOW);
                 peer.password = Some(last);
             }
             (Err(why), None) => {
-                report.error(
-                    "spec.passwordSecret.name",
-                    name,
-                    format!("{why}: the peer is not dialled until there is a password"),
-                );
+                let message = format!("{why}: the peer is not dialled until there is a password");
+                report.error("secretUnusable", "spec.passwordSecret.name", name, message, SECRET_HOW);
                 peer.password_missing = Some(why);
             }
         }
@@ -347,23 +345,25 @@ impl PeerDraft {
         report: &mut Report,
     ) {
         let (Some(name), at) = (&self.bfd_profile, "spec.bfdProfile") else { return };
-        let why = match profiles.get(name) {
+        let (why, how) = match profiles.get(name) {
             Some(Some(profile)) => return peer.bfd = Some(profile.clone()),
-            Some(None) => format!(
-                "peer {} referencing bfd profile {name}, which is not valid: mend the BFDProfile, or leave bfdProfile out",
-                peer.name
+            Some(None) => (
+                format!("peer {} referencing bfd profile {name}, which is not valid", peer.name),
+                "mend the BFDProfile, or leave bfdProfile out",
             ),
-            None => format!(
-                "peer {} referencing non existing bfd profile {name}: create the BFDProfile, or leave bfdProfile out",
-                peer.name
+            None => (
+                format!("peer {} referencing non existing bfd profile {name}", peer.name),
+                "create the BFDProfile, or leave bfdProfile out",
             ),
         };
         if let Some(last) = last.filter(|last| last.name == *name) {
-            report.error(at, name, format!("{why}; the last profile of this name stays in use"));
+            let message = format!("{why}; the last profile of this name stays in use");
+            report.error("bfdProfileMissing", at, name, message, how);
             peer.bfd = Some(last);
         } else {
-            report.error(at, name, format!("{why}; the peer is not dialled until then"));
-            peer.bfd_missing = Some(why);
+            let message = format!("{why}; the peer is not dialled until then");
+            report.error("bfdProfileMissing", at, name, message, how);
+            peer.bfd_missing = Some(format!("{why}: {how}"));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! IPAddressPool: from text to ranges, and who gets what where two pools overlap.
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::{
     IpRange, Meta, Pool, PoolSpec, ServiceAllocation, ServiceAllocationSpec,
-    check::{Report, names, selectors},
+    check::{Report, Wrong, names, selectors},
+    ranges::RangeMap,
 };
 
 /// How many ranges a message lists before it says "and more": enough to recognise a pool by.
@@ -23,7 +24,8 @@ pub(super) struct PoolDraft {
 /// Checks everything about a pool that concerns no other object.
 pub(super) fn check(meta: &Meta, spec: &PoolSpec, report: &mut Report) -> Option<PoolDraft> {
     if spec.addresses.is_empty() {
-        report.error("spec.addresses", "", "pool has no prefixes defined: write at least one CIDR or start-end range");
+        let suggestion = "write at least one CIDR or start-end range";
+        report.error("poolEmpty", "spec.addresses", "", "pool has no prefixes defined", suggestion);
     }
     let mut written: Vec<IpRange> = Vec::with_capacity(spec.addresses.len());
     let mut entries: Vec<String> = Vec::with_capacity(spec.addresses.len());
@@ -32,22 +34,20 @@ pub(super) fn check(meta: &Meta, spec: &PoolSpec, report: &mut Report) -> Option
         let field = format!("spec.addresses[{i}]");
         let range = match parse_entry(entry) {
             Ok(range) => range,
-            Err(message) => {
-                report.error(field, entry, message);
+            Err(wrong) => {
+                report.wrong(field, entry, wrong);
                 continue;
             }
         };
         match taken.first_overlap(range) {
             Some((other, _)) if other == range => {
-                report.error(field, entry, format!("duplicate definition of {entry:?}: the pool has it already"));
+                let message = format!("duplicate definition of {entry:?}: the pool has it already");
+                report.error("duplicate", field, entry, message, "write it once");
             }
             Some((_, at)) => {
                 let other = &entries[at];
-                report.error(
-                    field,
-                    entry,
-                    format!("CIDR {entry:?} overlaps with already defined CIDR {other:?} of this pool"),
-                );
+                let message = format!("CIDR {entry:?} overlaps with already defined CIDR {other:?} of this pool");
+                report.error("rangeOverlap", field, entry, message, "write every address once");
             }
             None => {
                 taken.insert(range, entries.len());
@@ -83,49 +83,77 @@ fn service_allocation(spec: &ServiceAllocationSpec, report: &mut Report) -> Serv
     }
 }
 
+/// Reads a list of addresses, CIDRs and `start-end` ranges, as kinds of our own have them; wrong and double ones are reported.
+pub(super) fn read_ranges(field: &str, written: &[String], report: &mut Report) -> Vec<IpRange> {
+    let mut read: RangeMap<usize> = RangeMap::default();
+    let mut ranges = Vec::with_capacity(written.len());
+    for (i, entry) in written.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        let range = match entry.trim().parse::<IpAddr>() {
+            Ok(ip) => Ok(IpRange { first: ip, last: ip }),
+            Err(_) => parse_entry(entry),
+        };
+        match range {
+            Err(wrong) => report.wrong(field, entry, wrong),
+            Ok(range) => match read.first_overlap(range) {
+                Some((_, other)) => {
+                    let message = format!("{entry:?} overlaps with {:?} of this list", written[other]);
+                    report.error("duplicate", field, entry, message, "write every address once");
+                }
+                None => {
+                    read.insert(range, i);
+                    ranges.push(range);
+                }
+            },
+        }
+    }
+    ranges
+}
+
 /// Reads a CIDR or a `start-end` range.
-fn parse_entry(entry: &str) -> Result<IpRange, String> {
+fn parse_entry(entry: &str) -> Result<IpRange, Wrong> {
     const HOW: &str = "write a CIDR such as 192.0.2.0/24 or a range such as 192.0.2.10-192.0.2.20";
     let text = entry.trim();
     if text.is_empty() {
-        return Err(format!("an entry must not be empty: {HOW}"));
+        return Err(Wrong::new("rangeInvalid", "an entry must not be empty", HOW));
     }
     let range = if let Some((start, end)) = text.split_once('-') {
-        let address = |which: &str, part: &str| {
-            let part = part.trim();
-            part.parse::<IpAddr>()
-                .map_err(|_| format!("invalid IP range {entry:?}: {which} {part:?} is not an IP address"))
-        };
-        let (first, last) = (address("start", start)?, address("end", end)?);
-        if first.is_ipv4() != last.is_ipv4() {
-            return Err(format!(
-                "invalid IP range {entry:?}: start {first} and end {last} are of different families; write one range per family"
-            ));
-        }
-        if last < first {
-            return Err(format!(
-                "invalid IP range {entry:?}: range end {last} lies below its start {first}: write start-end"
-            ));
-        }
-        IpRange { first, last }
+        parse_range(entry, start.trim(), end.trim())?
     } else if let Ok(net) = text.parse::<IpNet>() {
         IpRange { first: net.network(), last: net.broadcast() }
     } else if let Ok(ip) = text.parse::<IpAddr>() {
         let bits = if ip.is_ipv4() { 32 } else { 128 };
-        return Err(format!("invalid CIDR {entry:?}: an address alone is none, write {ip}/{bits}"));
+        let message = format!("invalid CIDR {entry:?}: an address alone is none");
+        return Err(Wrong::new("rangeInvalid", message, format!("write {ip}/{bits}")));
     } else {
-        return Err(format!("invalid CIDR {entry:?}: {HOW}"));
+        return Err(Wrong::new("rangeInvalid", format!("invalid CIDR {entry:?}"), HOW));
     };
     for ip in [range.first, range.last] {
         if let IpAddr::V6(v6) = ip
             && let Some(v4) = v6.to_ipv4_mapped()
         {
-            return Err(format!(
-                "{ip} is an IPv4-mapped IPv6 address, which no network routes: write it as IPv4, {v4}"
-            ));
+            let message = format!("{ip} is an IPv4-mapped IPv6 address, which no network routes");
+            return Err(Wrong::new("addressMapped", message, format!("write it as IPv4, {v4}")));
         }
     }
     Ok(range)
+}
+
+fn parse_range(entry: &str, start: &str, end: &str) -> Result<IpRange, Wrong> {
+    let address = |which: &str, part: &str| {
+        let message = format!("invalid IP range {entry:?}: {which} {part:?} is not an IP address");
+        part.parse::<IpAddr>().map_err(|_| Wrong::new("rangeInvalid", message, "write both addresses in full"))
+    };
+    let (first, last) = (address("start", start)?, address("end", end)?);
+    if first.is_ipv4() != last.is_ipv4() {
+        let message = format!("invalid IP range {entry:?}: start {first} and end {last} are of different families");
+        return Err(Wrong::new("rangeMixedFamilies", message, "write one range per family"));
+    }
+    if last < first {
+        let message = format!("invalid IP range {entry:?}: range end {last} lies below its start {first}");
+        return Err(Wrong::new("rangeBackwards", message, format!("write start-end, {last}-{first}")));
+    }
+    Ok(IpRange { first, last })
 }
 
 /// What older pools have already, while the younger ones are added.
@@ -154,8 +182,12 @@ impl Taken {
             let message = format!(
                 "CIDR {entry:?} in pool {name:?} overlaps with already defined CIDR {other:?} of pool {pool:?}: {remedy}"
             );
-            let field = format!("spec.addresses[{i}]");
-            if left.is_empty() { report.error(field, entry, message) } else { report.warning(field, entry, message) }
+            let (field, suggestion) = (format!("spec.addresses[{i}]"), "leave out what the older pool has");
+            if left.is_empty() {
+                report.error("poolOverlap", field, entry, message, suggestion);
+            } else {
+                report.warning("poolOverlap", field, entry, message, suggestion);
+            }
         }
         if left.is_empty() {
             return None;
@@ -178,62 +210,4 @@ fn shown(ranges: &[IpRange]) -> Option<String> {
         list.push_str(" and more");
     }
     (!ranges.is_empty()).then_some(list)
-}
-
-/// Disjoint ranges with what they belong to.
-#[derive(Debug)]
-struct RangeMap<T>(BTreeMap<IpAddr, (IpAddr, T)>);
-
-impl<T> Default for RangeMap<T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<T: Clone> RangeMap<T> {
-    fn insert(&mut self, range: IpRange, value: T) {
-        self.0.insert(range.first, (range.last, value));
-    }
-
-    /// Those that overlap `range`, in order.
-    fn overlaps(&self, range: IpRange) -> impl Iterator<Item = (IpRange, &T)> {
-        let before = self.0.range(..range.first).next_back().filter(|(_, (last, _))| *last >= range.first);
-        let inside = self.0.range(range.first..=range.last);
-        before.into_iter().chain(inside).map(|(first, (last, value))| (IpRange { first: *first, last: *last }, value))
-    }
-
-    fn first_overlap(&self, range: IpRange) -> Option<(IpRange, T)> {
-        self.overlaps(range).next().map(|(r, value)| (r, value.clone()))
-    }
-
-    /// What of `range` is in none of them.
-    fn subtract(&self, range: IpRange) -> Vec<IpRange> {
-        let mut left = Vec::new();
-        let mut next = Some(range.first);
-        for (other, _) in self.overlaps(range) {
-            let Some(first) = next else { break };
-            if let Some(last) = predecessor(other.first).filter(|last| first <= *last && other.first > first) {
-                left.push(IpRange { first, last });
-            }
-            next = successor(other.last);
-        }
-        left.extend(next.filter(|first| *first <= range.last).map(|first| IpRange { first, last: range.last }));
-        left
-    }
-}
-
-/// The next address of the same family.
-fn successor(ip: IpAddr) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| IpAddr::V4(n.into())),
-        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| IpAddr::V6(n.into())),
-    }
-}
-
-/// The address before, of the same family.
-fn predecessor(ip: IpAddr) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_sub(1).map(|n| IpAddr::V4(n.into())),
-        IpAddr::V6(ip) => u128::from(ip).checked_sub(1).map(|n| IpAddr::V6(n.into())),
-    }
 }

@@ -3,7 +3,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{PolicyDraft, SessionDraft};
 use crate::{
-    config::{Config, Password, Peer, Resources, RoutePolicy, TcpAoKey, Weight, check::Report, peer::look_up_secret},
+    config::{
+        Config, Password, Peer, Resources, RoutePolicy, TcpAoKey, Weight,
+        check::Report,
+        peer::{SECRET_HOW, look_up_secret},
+    },
     model::{Labels, ObjectKey},
 };
 
@@ -44,7 +48,8 @@ pub(in crate::config) fn apply(policies: &mut [Applied<'_>], resources: &Resourc
             .map(|(name, _)| name.clone())
             .collect();
         if chosen.is_empty() && policy.draft.peers.names.is_empty() {
-            policy.report.warning("spec.peerSelectors", "", "selects no BGPPeer: it has no effect");
+            let message = "selects no BGPPeer: it has no effect";
+            policy.report.warning("selectsNothing", "spec.peerSelectors", "", message, "");
         }
         let keys = policy.tcp_ao(resources);
         for name in chosen {
@@ -83,12 +88,13 @@ impl Applied<'_> {
             let secret = match (look_up_secret(&draft.secret, resources), last.get(&draft.secret).cloned()) {
                 (Ok(secret), _) => secret,
                 (Err(why), Some(last)) => {
-                    self.report.error(field, &draft.secret, format!("{why}: the last key read stays in use"));
+                    let message = format!("{why}: the last key read stays in use");
+                    self.report.error("secretUnusable", field, &draft.secret, message, SECRET_HOW);
                     last
                 }
                 (Err(why), None) => {
                     let message = format!("{why}: the peers of this policy are not dialled until there is a key");
-                    self.report.error(field, &draft.secret, message);
+                    self.report.error("secretUnusable", field, &draft.secret, message, SECRET_HOW);
                     missing.get_or_insert(why);
                     continue;
                 }
@@ -114,7 +120,7 @@ impl Applied<'_> {
             Some(_) if same => false,
             Some(older) => {
                 let field = format!("spec.session.{field}");
-                self.report.error(field.as_str(), "", conflict(&field, &name, older));
+                self.report.error("policyConflict", field.as_str(), "", conflict(&field, &name, older), SAY_ONCE);
                 false
             }
         };
@@ -149,10 +155,9 @@ impl Applied<'_> {
         }
         if ttl_security_hops.is_some() && peer.ebgp_multi_hop {
             let hops = ttl_security_hops.unwrap_or_default();
-            let message = format!(
-                "the BGPPeer {name:?} has ebgpMultiHop: true, which allows any number of hops: leave one of the two out"
-            );
-            self.report.error("spec.session.ttlSecurityHops", hops, message);
+            let message = format!("the BGPPeer {name:?} has ebgpMultiHop: true, which allows any number of hops");
+            let (rule, field) = ("ttlSecurityWithMultiHop", "spec.session.ttlSecurityHops");
+            self.report.error(rule, field, hops, message, "leave one of the two out");
         } else if ttl_security_hops.is_some()
             && free("ttlSecurityHops", session.ttl_security_hops == *ttl_security_hops)
         {
@@ -190,16 +195,17 @@ impl Applied<'_> {
         let Some(ours) = value(own) else { return };
         let differs = |other: &RoutePolicy| value(other).is_some_and(|theirs| theirs != ours);
         if let Some((other, _)) = older.iter().find(|(_, other)| differs(other) && overlap(own, other)) {
-            self.report.error(field, "", conflict(field, peer, other));
+            self.report.error("policyConflict", field, "", conflict(field, peer, other), SAY_ONCE);
         }
     }
 }
 
+/// What to do about two policies that say different things.
+const SAY_ONCE: &str = "say it in one of the two";
+
 fn conflict(field: &str, peer: &str, older: &str) -> String {
     let field = field.trim_start_matches("spec.");
-    format!(
-        "the older BGPPeerPolicy {older:?} sets {field} of the BGPPeer {peer:?} to something else and stays: say it in one of the two"
-    )
+    format!("the older BGPPeerPolicy {older:?} sets {field} of the BGPPeer {peer:?} to something else and stays")
 }
 
 /// Is there an advertisement that both mean?

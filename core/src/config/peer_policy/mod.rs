@@ -13,11 +13,11 @@ use std::{
 use super::{
     BgpPeerPolicySpec, LinkBandwidth, LinkBandwidthSpec, Role, RoutePolicy, RoutesSpec, SessionSpec, TcpAoAlgorithm,
     TcpAoKeySpec, Weight,
-    check::{Report, integer, names, selectors},
+    check::{Report, Selection, integer, names, selectors},
     community,
     peer::{host_address, read_duration, written},
 };
-use crate::model::{IpFamily, LabelSelector, Labels};
+use crate::model::IpFamily;
 
 /// Hops that GTSM can tell apart: a TTL has eight bits, and the first hop needs none.
 const TTL_SECURITY_HOPS: (i64, i64) = (1, 254);
@@ -56,23 +56,6 @@ pub(super) struct PolicyDraft {
     weight_interval: Option<Duration>,
 }
 
-/// Objects by name or labels.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Selection {
-    names: BTreeSet<Arc<str>>,
-    selectors: Vec<LabelSelector>,
-}
-
-impl Selection {
-    fn is_all(&self) -> bool {
-        self.names.is_empty() && self.selectors.is_empty()
-    }
-
-    fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.is_all() || self.names.contains(name) || self.selectors.iter().any(|s| s.matches(labels))
-    }
-}
-
 /// What a policy says of a session; `None`: nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct SessionDraft {
@@ -106,12 +89,12 @@ pub(super) fn check(spec: &BgpPeerPolicySpec, report: &mut Report) -> Option<Pol
         selectors: selectors(report, "spec.advertisementSelectors", &spec.advertisement_selectors),
     };
     if spec.session.is_some() && !advertisements.is_all() {
-        let message =
-            "a session carries every advertisement: put session and routes of single advertisements into two policies";
-        report.error("spec.session", "", message);
+        let message = "a session carries every advertisement";
+        let suggestion = "put session and routes of single advertisements into two policies";
+        report.error("sessionWithAdvertisements", "spec.session", "", message, suggestion);
     }
     if spec.session.is_none() && spec.routes.is_none() {
-        report.warning("spec", "", "says nothing: write session, routes, or both");
+        report.warning("saysNothing", "spec", "", "says nothing", "write session, routes, or both");
     }
     let session = spec.session.as_ref().map(|s| session(s, report)).unwrap_or_default();
     let routes = spec.routes.as_ref().map(|r| routes(r, report));
@@ -125,8 +108,8 @@ fn session(spec: &SessionSpec, report: &mut Report) -> SessionDraft {
     let next_hop_v4 = next_hop("spec.session.nextHopIPv4", spec.next_hop_v4.as_ref(), report);
     let next_hop_v6 = match next_hop("spec.session.nextHopIPv6", spec.next_hop_v6.as_ref(), report) {
         Some(IpAddr::V4(v4)) => {
-            let message = format!("IPv6 routes cannot have the IPv4 next hop {v4}: write an IPv6 address");
-            report.error("spec.session.nextHopIPv6", v4, message);
+            let message = format!("IPv6 routes cannot have the IPv4 next hop {v4}");
+            report.error("nextHopInvalid", "spec.session.nextHopIPv6", v4, message, "write an IPv6 address");
             None
         }
         Some(IpAddr::V6(v6)) => Some(v6),
@@ -153,8 +136,8 @@ fn session(spec: &SessionSpec, report: &mut Report) -> SessionDraft {
 fn families(written: &[String], report: &mut Report) -> BTreeSet<IpFamily> {
     let field = "spec.session.families";
     if written.is_empty() {
-        let message = "no family would be left to announce: write IPv4, IPv6 or both, or leave it out";
-        report.error(field, "", message);
+        let message = "no family would be left to announce";
+        report.error("familiesEmpty", field, "", message, "write IPv4, IPv6 or both, or leave it out");
     }
     let mut read = BTreeSet::new();
     for (i, text) in written.iter().enumerate() {
@@ -162,12 +145,14 @@ fn families(written: &[String], report: &mut Report) -> BTreeSet<IpFamily> {
             "IPv4" => IpFamily::V4,
             "IPv6" => IpFamily::V6,
             _ => {
-                report.error(format!("{field}[{i}]"), text, format!("invalid family {text:?}: write IPv4 or IPv6"));
+                let message = format!("invalid family {text:?}");
+                report.error("familyInvalid", format!("{field}[{i}]"), text, message, "write IPv4 or IPv6");
                 continue;
             }
         };
         if !read.insert(family) {
-            report.error(format!("{field}[{i}]"), text, format!("duplicate definition of family {text}: name it once"));
+            let message = format!("duplicate definition of family {text}");
+            report.error("duplicate", format!("{field}[{i}]"), text, message, "name it once");
         }
     }
     read
@@ -176,14 +161,18 @@ fn families(written: &[String], report: &mut Report) -> BTreeSet<IpFamily> {
 fn next_hop(field: &str, text: Option<&String>, report: &mut Report) -> Option<IpAddr> {
     let text = written(text)?;
     let hop = host_address(text).and_then(|ip| match ip {
-        _ if ip.is_loopback() => Err("a loopback address leads nowhere".to_owned()),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Err("a link-local address alone is no next hop".to_owned()),
+        _ if ip.is_loopback() => {
+            Err("a loopback address leads nowhere: write one that the router can reach".to_owned())
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Err("a link-local address alone is no next hop: write a global one".to_owned())
+        }
         _ => Ok(ip),
     });
     match hop {
         Ok(ip) => Some(ip),
         Err(why) => {
-            report.error(field, text, format!("invalid next hop {text:?}: {why}"));
+            report.error("nextHopInvalid", field, text, format!("invalid next hop {text:?}"), why);
             None
         }
     }
@@ -194,7 +183,8 @@ fn send_hold_time(spec: &SessionSpec, report: &mut Report) -> Option<Duration> {
     let time = read_duration(field, spec.send_hold_time.as_ref(), report)?;
     if time.subsec_nanos() != 0 || time.is_zero() || time > SEND_HOLD_TIME_MAX {
         let text = spec.send_hold_time.as_deref().unwrap_or_default();
-        report.error(field, text, format!("invalid send hold time {text:?}: must be whole seconds from 1s to 65535s"));
+        let suggestion = "must be whole seconds from 1s to 65535s";
+        report.error("sendHoldTimeInvalid", field, text, format!("invalid send hold time {text:?}"), suggestion);
     }
     Some(time)
 }
@@ -207,10 +197,9 @@ fn role(spec: &SessionSpec, report: &mut Report) -> Option<Role> {
         "Customer" => Some(Role::Customer),
         "Peer" => Some(Role::Peer),
         other => {
-            let message = format!(
-                "invalid role {other:?}: write what we are to the peer: Customer, Provider, Peer, RouteServer or RouteServerClient"
-            );
-            report.error("spec.session.role", other, message);
+            let suggestion =
+                "write what we are to the peer: Customer, Provider, Peer, RouteServer or RouteServerClient";
+            report.error("roleInvalid", "spec.session.role", other, format!("invalid role {other:?}"), suggestion);
             None
         }
     }
@@ -219,8 +208,8 @@ fn role(spec: &SessionSpec, report: &mut Report) -> Option<Role> {
 fn tcp_ao(written: &[TcpAoKeySpec], report: &mut Report) -> Vec<KeyDraft> {
     let list = "spec.session.tcpAO.keys";
     if written.is_empty() || written.len() > TCP_AO_KEYS_MAX {
-        let message = format!("needs from 1 to {TCP_AO_KEYS_MAX} keys: leave tcpAO out for none");
-        report.error(list, written.len(), message);
+        let message = format!("needs from 1 to {TCP_AO_KEYS_MAX} keys");
+        report.error("tcpAOKeys", list, written.len(), message, "leave tcpAO out for none");
     }
     let mut read: Vec<KeyDraft> = Vec::with_capacity(written.len());
     for (i, key) in written.iter().enumerate() {
@@ -231,25 +220,24 @@ fn tcp_ao(written: &[TcpAoKeySpec], report: &mut Report) -> Vec<KeyDraft> {
             "HMAC-SHA-1-96" => Some(TcpAoAlgorithm::HmacSha1),
             "AES-128-CMAC-96" => Some(TcpAoAlgorithm::AesCmac),
             other => {
-                let message = format!("invalid algorithm {other:?}: write HMAC-SHA-1-96 or AES-128-CMAC-96");
-                report.error(format!("{at}.algorithm"), other, message);
+                let message = format!("invalid algorithm {other:?}");
+                let suggestion = "write HMAC-SHA-1-96 or AES-128-CMAC-96";
+                report.error("algorithmInvalid", format!("{at}.algorithm"), other, message, suggestion);
                 None
             }
         };
         if key.secret.is_empty() {
-            let message = "names no Secret: write the name of one of type kubernetes.io/basic-auth";
-            report.error(format!("{at}.secret.name"), "", message);
+            let suggestion = "write the name of one of type kubernetes.io/basic-auth";
+            report.error("secretNameMissing", format!("{at}.secret.name"), "", "names no Secret", suggestion);
         }
         let (Some(send_id), Some(receive_id), Some(algorithm)) = (send_id, receive_id, algorithm) else { continue };
         if read.iter().any(|k| k.send_id == send_id) {
-            report.error(format!("{at}.sendID"), send_id, format!("duplicate definition of sendID {send_id}"));
+            let message = format!("duplicate definition of sendID {send_id}");
+            report.error("duplicate", format!("{at}.sendID"), send_id, message, "give each key another");
         }
         if read.iter().any(|k| k.receive_id == receive_id) {
-            report.error(
-                format!("{at}.receiveID"),
-                receive_id,
-                format!("duplicate definition of receiveID {receive_id}"),
-            );
+            let message = format!("duplicate definition of receiveID {receive_id}");
+            report.error("duplicate", format!("{at}.receiveID"), receive_id, message, "give each key another");
         }
         read.push(KeyDraft { send_id, receive_id, algorithm, secret: key.secret.as_str().into() });
     }
@@ -261,15 +249,13 @@ fn routes(spec: &RoutesSpec, report: &mut Report) -> RoutePolicy {
     let mut extended_communities = BTreeSet::new();
     if spec.extended_communities.len() > EXTENDED_COMMUNITIES_MAX {
         let message = format!("at most {EXTENDED_COMMUNITIES_MAX} extended communities are allowed");
-        report.error(at, spec.extended_communities.len(), message);
+        report.error("listTooLong", at, spec.extended_communities.len(), message, "leave some out");
     }
     let texts = names(report, at, "extended community", &spec.extended_communities);
     for (i, text) in spec.extended_communities.iter().enumerate().filter(|(_, t)| texts.contains(t.as_str())) {
         match community::parse_extended(text) {
             Ok(community) => drop(extended_communities.insert(community)),
-            Err(why) => {
-                report.error(format!("{at}[{i}]"), text, format!("invalid extended community {text:?}: {why}"));
-            }
+            Err(wrong) => report.wrong(format!("{at}[{i}]"), text, wrong),
         }
     }
     RoutePolicy {
@@ -292,24 +278,25 @@ fn link_bandwidth(spec: &LinkBandwidthSpec, report: &mut Report) -> Option<LinkB
     let at = "spec.routes.linkBandwidth";
     let unit = written(spec.unit.as_ref()).unwrap_or(UNIT_DEFAULT);
     let unit_octets_s = parse_unit(unit)
-        .map_err(|why| report.error(format!("{at}.unit"), unit, format!("invalid unit {unit:?}: {why}")))
+        .map_err(|why| report.error("unitInvalid", format!("{at}.unit"), unit, format!("invalid unit {unit:?}"), why))
         .ok();
     let value = integer(report, &format!("{at}.value"), spec.value, WEIGHT_FIXED, "weight");
     let weight = match (written(spec.weight.as_ref()).unwrap_or("Endpoints"), spec.value) {
         ("Endpoints", None) => Some(Weight::Endpoints),
         ("Endpoints", Some(value)) => {
-            let message = "is for weight: Fixed only: write that too, or leave value out";
-            report.error(format!("{at}.value"), value, message);
+            let suggestion = "write that too, or leave value out";
+            report.error("weightInvalid", format!("{at}.value"), value, "is for weight: Fixed only", suggestion);
             None
         }
         ("Fixed", Some(_)) => value.map(Weight::Fixed),
         ("Fixed", None) => {
-            report.error(format!("{at}.value"), "", "missing value: weight: Fixed needs one, from 1 to 65535");
+            let suggestion = "weight: Fixed needs one, from 1 to 65535";
+            report.error("weightInvalid", format!("{at}.value"), "", "missing value", suggestion);
             None
         }
         (other, _) => {
-            let message = format!("invalid weight {other:?}: write Endpoints or Fixed");
-            report.error(format!("{at}.weight"), other, message);
+            let message = format!("invalid weight {other:?}");
+            report.error("weightInvalid", format!("{at}.weight"), other, message, "write Endpoints or Fixed");
             None
         }
     };
@@ -331,8 +318,8 @@ fn parse_unit(text: &str) -> Result<u64, String> {
     };
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     let bits = number.checked_mul(factor).filter(|bits| *bits <= UNIT_MAX_BPS);
-    match bits.ok_or_else(|| "at most 1000Tbps".to_owned())? / 8 {
-        0 => Err("at least 8bps".to_owned()),
+    match bits.ok_or_else(|| "write at most 1000Tbps".to_owned())? / 8 {
+        0 => Err("write at least 8bps".to_owned()),
         octets => Ok(octets),
     }
 }
@@ -345,11 +332,12 @@ fn interval(spec: &LinkBandwidthSpec, report: &mut Report) -> Option<Duration> {
     if let (Some(text), Some(time)) = (text, time)
         && !(INTERVAL_MIN..=INTERVAL_MAX).contains(&time)
     {
-        report.error(field, text, format!("invalid interval {text:?}: must be from 1s to 1h"));
+        report.error("intervalInvalid", field, text, format!("invalid interval {text:?}"), "must be from 1s to 1h");
     }
     if spec.weight.as_deref() == Some("Fixed") {
         if let Some(text) = text {
-            report.warning(field, text, "has no effect: a fixed weight never changes");
+            let message = "has no effect: a fixed weight never changes";
+            report.warning("noEffect", field, text, message, "leave it out");
         }
         return None;
     }

@@ -72,7 +72,7 @@ fn problem_of_a_missing_profile_names_object_field_and_value() {
     assert_eq!(
         config.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "BGPPeer r: spec.bfdProfile: \"fast\": peer r referencing non existing bfd profile fast: create the BFDProfile, or leave bfdProfile out; the peer is not dialled until then"
+            "BGPPeer r: spec.bfdProfile: \"fast\": peer r referencing non existing bfd profile fast; the peer is not dialled until then: create the BFDProfile, or leave bfdProfile out"
         ]
     );
 }

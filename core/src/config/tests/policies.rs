@@ -225,7 +225,7 @@ fn refuse(cases: Vec<(BgpPeerPolicySpec, Bad)>) {
         let [problem] = errors[..] else { panic!("{name}: {:#?}", config.problems) };
         assert_eq!((&*problem.field, &*problem.value), (field, value), "{name}: {problem}");
         for part in parts {
-            assert!(problem.message.contains(part), "{name}: {part:?} is missing in: {problem}");
+            assert!(problem.to_string().contains(part), "{name}: {part:?} is missing in: {problem}");
         }
         assert_eq!((&config.peers, config.weight_interval), (&without.peers, None), "{name}");
     }
@@ -382,9 +382,10 @@ fn key_stays_in_use_when_its_secret_vanishes_and_without_one_peers_are_not_diall
         (session.tcp_ao.first().map(|k| k.secret.0.to_string()), session.tcp_ao_missing.is_some(), told)
     };
     let at = "BGPPeerPolicy p: spec.session.tcpAO.keys[0].secret.name: \"k\": Secret \"k\" of type kubernetes.io/basic-auth does not exist in the namespace \"metallb-system\"";
-    let undialled = format!("{at}: the peers of this policy are not dialled until there is a key");
+    let how = super::super::peer::SECRET_HOW;
+    let undialled = format!("{at}: the peers of this policy are not dialled until there is a key: {how}");
     assert_eq!(now(None), (None, true, Some(undialled)));
     assert_eq!(now(Some("x")), (some("x"), false, None));
-    assert_eq!(now(None), (some("x"), false, Some(format!("{at}: the last key read stays in use"))));
+    assert_eq!(now(None), (some("x"), false, Some(format!("{at}: the last key read stays in use: {how}"))));
     assert_eq!(now(Some("y")), (some("y"), false, None));
 }

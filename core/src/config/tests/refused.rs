@@ -18,7 +18,7 @@ fn refuse(kind: &'static str, cases: Vec<(Spec, Bad)>) {
         assert_eq!((problem.object.kind, &*problem.object.name), (kind, "x"), "{name}");
         assert_eq!((&*problem.field, &*problem.value), (field, value), "{name}: {problem}");
         for part in parts {
-            assert!(problem.message.contains(part), "{name}: {part:?} is missing in: {problem}");
+            assert!(problem.to_string().contains(part), "{name}: {part:?} is missing in: {problem}");
         }
         assert!(config.stale, "{name}");
         let in_force = config.pools.len() + config.peers.len() + config.advertisements.len();
@@ -120,7 +120,7 @@ fn pool_is_refused_with_field_and_value_when_its_allocation_is_wrong() {
         let config = World::new().with("IPAddressPool", "x", 0, Some(spec)).build();
         let [problem] = &config.problems[..] else { panic!("{field}: {:#?}", config.problems) };
         assert_eq!((&*problem.field, &*problem.value), (field, value));
-        assert!(problem.message.contains(part), "{problem}");
+        assert!(problem.to_string().contains(part), "{problem}");
     }
 }
 
@@ -419,7 +419,7 @@ fn object_without_the_right_shape_carries_its_own_problems() {
         object: key.clone(),
         field: "spec.addresses".to_owned(),
         value: "7".to_owned(),
-        rule: "shape",
+        rule: "wrongType",
         message: "must be a list".to_owned(),
         suggestion: String::new(),
         severity: Severity::Error,
