@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod decider;
 pub mod http;
+pub mod manifests;
 pub mod roles;
 pub mod sandbox;
 pub mod state;

@@ -249,6 +249,7 @@ mod tests {
             ip: Some(ip.parse().unwrap()),
             reason: Reason::Announced,
             advertisements: advertisements.clone(),
+            because_of: None,
         });
         Decision { addresses: addresses.collect(), weight: None }
     }
@@ -340,6 +341,7 @@ mod tests {
                 ip: Some("10.0.0.1".parse().unwrap()),
                 reason: Reason::NoEndpoints,
                 advertisements: Vec::new(),
+                because_of: None,
             }],
             weight: None,
         };
