@@ -229,7 +229,8 @@ impl Prefix {
 }
 
 /// `ip` masked to the length that the advertisement aggregates to.
-fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
+#[must_use]
+pub fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
     let length = advertisement.aggregation_length(IpFamily::of(ip));
     IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
 }

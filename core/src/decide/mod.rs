@@ -6,7 +6,7 @@ mod tests;
 mod weight;
 mod words;
 
-pub use desired::DesiredBuilder;
+pub use desired::{DesiredBuilder, prefix_of};
 pub use sharing::{Party, Sharers};
 pub use words::message;
 
