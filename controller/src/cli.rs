@@ -33,6 +33,8 @@ pub enum Command {
     Speaker(SpeakerArgs),
     /// Run controller, speakers and a router on this machine over a directory of manifests, without a cluster.
     Sandbox(SandboxArgs),
+    /// Say what state manifests lead to, or what would change if they were applied (exit code: 0 nothing, 2 changes, 1 error).
+    Plan(PlanArgs),
     /// Create the directory of `speaker --state-dir` and give it to a user (an init container does).
     PrepareStateDir(PrepareStateDirArgs),
     /// Print the CustomResourceDefinitions.
@@ -184,6 +186,49 @@ pub struct SandboxArgs {
     /// Serve Services of this loadBalancerClass. Without it: those without a class.
     #[arg(long)]
     pub load_balancer_class: Option<Arc<str>>,
+}
+
+/// `ferrocast plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Directories or files of manifests: print the state that they lead to by themselves.
+    pub paths: Vec<PathBuf>,
+    /// Directory or file of manifests that would be applied: print what would change. May be repeated.
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub filename: Vec<PathBuf>,
+    /// With -f: the directory or file of manifests that there is now. Without it: the cluster.
+    #[arg(long, value_name = "DIR", requires = "filename")]
+    pub against: Option<PathBuf>,
+    /// Kubeconfig file of the cluster. Without it: $KUBECONFIG, else the pod's ServiceAccount.
+    #[arg(long, conflicts_with = "against")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Make up nodes node1, node2 … until there are so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub nodes: Option<u16>,
+    /// Take a Service with a selector and without EndpointSlices for one with an endpoint on every node.
+    #[arg(long)]
+    pub assume_endpoints: bool,
+    /// Namespace of the configuration objects, also of those that name none.
+    #[arg(long, env = "FERROCAST_NAMESPACE", default_value = "metallb-system")]
+    pub namespace: String,
+    /// Services of this loadBalancerClass. Without it: those without a class.
+    #[arg(long)]
+    pub load_balancer_class: Option<Arc<str>>,
+    /// As if the speakers ran with it.
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = PlanOutput::Text)]
+    pub output: PlanOutput,
+}
+
+/// Output format of `plan` and `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanOutput {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
 }
 
 /// Where the sandbox takes endpoints from.

@@ -1,12 +1,12 @@
 //! The actor that decides what one node announces and hands it, through the pacer, to the announcers.
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     announce::{Announcer, Desired},
     config::any_selector_matches,
-    decide::{Context, Decision, DesiredBuilder, Reason, decide},
+    decide::{Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among},
     model::{Node, ServiceKey},
     pacer::{Pacer, Wanted},
     view::{ClusterView, Source},
@@ -52,6 +52,8 @@ struct State {
     /// Goes on counting where the last incarnation stopped.
     pacer: Option<Pacer>,
     by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    /// Who shares addresses with whom under different traffic policies.
+    sharers: Sharers,
     /// From when on the Node's exclude label counts; `None`: it has none.
     excluded_from: Option<Instant>,
     /// It has one that does not count yet: everything is announced as about to go away.
@@ -115,12 +117,19 @@ impl Decider {
                     && Arc::ptr_eq(&old.config, &view.config)
                     && old.nodes.get(&self.node) == view.nodes.get(&self.node) =>
             {
-                for key in touched(&old, &view) {
+                let mut touched = touched(&old, &view);
+                if !state.sharers.is_empty() {
+                    touched.extend(old.endpoint_nodes.diff(&view.endpoint_nodes).map(key_of));
+                }
+                touched.extend(state.note_sharers(touched.clone(), &view, &context));
+                for key in touched {
                     state.look_at(&key, &view, &context);
                 }
             }
             _ => {
                 state.builder.retain(|key| view.services.contains_key(key));
+                state.sharers = Sharers::default();
+                state.note_sharers(view.services.keys().cloned().collect(), &view, &context);
                 let gone: Vec<ServiceKey> =
                     state.by_service.keys().filter(|k| !view.services.contains_key(*k)).cloned().collect();
                 for key in gone {
@@ -209,12 +218,16 @@ fn key_of<V>(item: DiffItem<'_, '_, ServiceKey, V>) -> ServiceKey {
 }
 
 /// Services whose decision may differ between two views of the same configuration and node.
-fn touched(old: &ClusterView, new: &ClusterView) -> Vec<ServiceKey> {
-    let mut keys: Vec<ServiceKey> = old.services.diff(&new.services).map(key_of).collect();
-    keys.extend(old.endpoints.diff(&new.endpoints).map(key_of));
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+fn touched(old: &ClusterView, new: &ClusterView) -> BTreeSet<ServiceKey> {
+    let services = old.services.diff(&new.services).map(key_of);
+    services.chain(old.endpoints.diff(&new.endpoints).map(key_of)).collect()
+}
+
+/// A Service of the view as others see it with whom it shares an address.
+fn party<'a>(key: &ServiceKey, view: &'a ClusterView) -> Option<Party<'a>> {
+    let endpoints = view.endpoints.get(key).copied().unwrap_or_default();
+    let nodes = view.endpoint_nodes.get(key).map(|nodes| &**nodes).unwrap_or_default();
+    view.services.get(key).map(|service| Party { service, endpoints, nodes })
 }
 
 impl State {
@@ -231,17 +244,34 @@ impl State {
         std::mem::replace(&mut self.leaving, leaving) != leaving
     }
 
+    /// Notes which addresses these Services have; returns those that share one with them.
+    fn note_sharers(
+        &mut self,
+        keys: BTreeSet<ServiceKey>,
+        view: &ClusterView,
+        context: &Context,
+    ) -> BTreeSet<ServiceKey> {
+        let mut concerned = BTreeSet::new();
+        for key in keys {
+            let service = view.services.get(&key).filter(|s| s.is_ours(context.class.as_deref()));
+            let ips = service.map(|s| &*s.ingress).unwrap_or_default();
+            concerned.extend(self.sharers.set(&key, ips, &context.config));
+        }
+        concerned
+    }
+
     fn look_at(&mut self, key: &ServiceKey, view: &ClusterView, context: &Context) {
-        let service = view.services.get(key).filter(|s| s.is_ours(context.class.as_deref()));
-        let Some(service) = service else {
+        let own = party(key, view).filter(|own| own.service.is_ours(context.class.as_deref()));
+        let Some(own) = own else {
             self.builder.set(key, None);
             if self.by_service.remove(key).is_some() {
                 tracing::info!(service = %key, reason = Reason::NotLoadBalancer.code(), "not announced");
             }
             return;
         };
-        let endpoints = view.endpoints.get(key).copied().unwrap_or_default();
-        let decision = decide(service, endpoints, context);
+        let sharers = self.sharers.of(key);
+        let others: Vec<Party<'_>> = sharers.iter().filter_map(|other| party(other, view)).collect();
+        let decision = decide_among(own, &others, context);
         let before = self.by_service.get(key);
         if before.is_some_and(|d| **d == decision) {
             return;

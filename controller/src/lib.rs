@@ -6,7 +6,9 @@ pub mod cli;
 pub mod cluster;
 pub mod decider;
 pub mod http;
+pub mod manifests;
 pub mod migrate;
+pub mod plan;
 pub mod roles;
 pub mod sandbox;
 pub mod state;
@@ -28,7 +30,7 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Sandbox(_));
+    let quiet = matches!(cli.command, Command::Sandbox(_) | Command::Plan(_));
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
@@ -74,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Plan(args) => plan::run(args).await,
             Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } | Command::Migrate(_) => {
                 Ok(ExitCode::SUCCESS)
             }

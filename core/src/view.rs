@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
-    model::{Endpoints, Labels, Node, Service, ServiceKey},
+    model::{Endpoints, Labels, Node, NodeId, Service, ServiceKey},
 };
 
 /// A part of the view, fed by one actor.
@@ -38,6 +38,8 @@ pub struct ClusterView {
     pub services: OrdMap<ServiceKey, Arc<Service>>,
     /// Serving endpoints by Service; a Service without an entry has none. Only in a speaker.
     pub endpoints: OrdMap<ServiceKey, Endpoints>,
+    /// The nodes with serving endpoints by Service, sorted; a Service without an entry has none. Only in a speaker.
+    pub endpoint_nodes: OrdMap<ServiceKey, Arc<[NodeId]>>,
     /// Namespace labels by name. Only in a controller.
     pub namespaces: OrdMap<Arc<str>, Arc<Labels>>,
     /// Nodes by name.

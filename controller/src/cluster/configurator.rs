@@ -144,7 +144,7 @@ fn text(problem: &Problem) -> String {
 }
 
 /// What valid peers ask for that cannot be done.
-fn unsupported(config: &Config) -> Vec<(ObjectKey, String)> {
+pub(crate) fn unsupported(config: &Config) -> Vec<(ObjectKey, String)> {
     let mut found = Vec::new();
     for peer in config.peers.values() {
         // A missing password or BFDProfile is reported as such.

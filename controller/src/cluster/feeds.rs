@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ferrocast_core::{
-    model::{EndpointDigest, Endpoints, EndpointsIndex, Labels, Node, Service, ServiceKey, SliceDigest},
+    model::{EndpointDigest, Endpoints, EndpointsIndex, Labels, Node, NodeId, Service, ServiceKey, SliceDigest},
     view::{ClusterView, Source, ViewWriter},
 };
 use imbl::OrdMap;
@@ -139,9 +139,10 @@ impl EndpointsFeed {
         Self { view, node, index: EndpointsIndex::default() }
     }
 
-    fn publish(&self, counts: Vec<(ServiceKey, Endpoints)>) {
-        if !counts.is_empty() {
-            self.view.edit(|v| publish_counts(v, counts));
+    fn publish(&mut self, counts: Vec<(ServiceKey, Endpoints)>) {
+        let moved = self.index.take_moved();
+        if !counts.is_empty() || !moved.is_empty() {
+            self.view.edit(|v| publish_counts(v, counts) | publish_nodes(v, moved));
         }
     }
 }
@@ -159,15 +160,38 @@ pub fn publish_counts(view: &mut ClusterView, counts: Vec<(ServiceKey, Endpoints
     changed
 }
 
+/// Puts the nodes with serving endpoints into the view; a Service without any has no entry.
+pub fn publish_nodes(view: &mut ClusterView, moved: Vec<(ServiceKey, Arc<[NodeId]>)>) -> bool {
+    let changed = !moved.is_empty();
+    for (key, nodes) in moved {
+        match nodes.is_empty() {
+            true => view.endpoint_nodes.remove(&key),
+            false => view.endpoint_nodes.insert(key, nodes),
+        };
+    }
+    changed
+}
+
 /// Reduces a slice to what `node` needs to count.
 #[must_use]
 pub fn slice_digest(object: &EndpointSlice, node: &str) -> Option<SliceDigest> {
     let (service, rows) = convert::endpoint_slice(object)?;
+    Some(rows_digest(service, &rows, node))
+}
+
+/// Reduces a slice's endpoints to what `node` needs to count.
+#[must_use]
+pub fn rows_digest(service: ServiceKey, rows: &[convert::EndpointRow], node: &str) -> SliceDigest {
     let endpoints = rows
         .iter()
-        .map(|row| EndpointDigest { ip: row.ip, serving: row.serving, here: row.node.as_deref() == Some(node) })
+        .map(|row| EndpointDigest {
+            ip: row.ip,
+            serving: row.serving,
+            here: row.node.as_deref() == Some(node),
+            node: row.node.as_deref().map(NodeId::of),
+        })
         .collect();
-    Some(SliceDigest { service, endpoints })
+    SliceDigest { service, endpoints }
 }
 
 impl Feed for EndpointsFeed {

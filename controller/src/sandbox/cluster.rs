@@ -10,14 +10,18 @@ use std::{
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken},
     config::{Builder, Config, Password, Peer, Problem, Resources},
-    model::{AnnotationText, Endpoints, EndpointsIndex, Labels, Node, Service, ServiceKey},
+    model::{AnnotationText, Endpoints, EndpointsIndex, Labels, Node, NodeId, Service, ServiceKey},
     view::{Source, ViewWriter},
 };
 use imbl::OrdMap;
 use tokio::sync::watch;
 
-use super::manifests::{self, Manifests};
-use crate::{allocator::Plan, cli::EndpointsFrom, cluster::feeds::slice_digest};
+use crate::{
+    allocator::Plan,
+    cli::EndpointsFrom,
+    cluster::feeds::rows_digest,
+    manifests::{self, ConfigObject, Manifests, NAMESPACE_LABEL, UNDATED_S},
+};
 
 /// How often the directory is read; it is compared as a whole, so that any editor's way of writing a file works.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
@@ -122,7 +126,7 @@ impl Cluster {
         }
         let mut assumed = Vec::new();
         for (i, speaker) in self.speakers.iter().enumerate() {
-            let (endpoints, assumed_here) = self.endpoints(&services, &speaker.name);
+            let (endpoints, endpoint_nodes, assumed_here) = self.endpoints(&services, &speaker.name);
             assumed = assumed_here;
             let config = self.config_of(i, &config);
             let (services, nodes) = (services.clone(), nodes.clone());
@@ -130,6 +134,7 @@ impl Cluster {
                 view.services = services;
                 view.nodes = nodes;
                 view.endpoints = endpoints;
+                view.endpoint_nodes = endpoint_nodes;
                 if *view.config != config {
                     view.config = Arc::new(config);
                 }
@@ -139,7 +144,7 @@ impl Cluster {
                 speaker.view.listed(source, 1);
             }
         }
-        let unreadable = self.memory.manifests.unreadable.clone();
+        let unreadable = self.memory.manifests.errors.iter().map(ToString::to_string).collect();
         let told = Told { readings: self.memory.readings, assumed, problems: config.problems, unreadable };
         self.told.send_if_modified(|now| std::mem::replace(now, told.clone()) != told);
     }
@@ -147,14 +152,18 @@ impl Cluster {
     fn build_config(&mut self) -> Config {
         let manifests = &self.memory.manifests;
         let passwords =
-            manifests.secrets.iter().map(|(name, p)| (Arc::from(name.as_str()), Ok(Password(p.as_str().into()))));
-        let objects = manifests.resources.iter().enumerate().map(|(i, resource)| {
+            manifests.secrets.iter().filter_map(|s| Some((s.name.clone(), Ok(Password(s.password.clone().ok()?)))));
+        let read = manifests.config.iter().filter_map(|m| match &m.object {
+            ConfigObject::Read(resource) => Some(resource),
+            ConfigObject::Status | ConfigObject::Unknown(_) => None,
+        });
+        let objects = (0..).zip(read).map(|(i, resource)| {
             let mut resource = resource.clone();
             // Without timestamps the order of the documents says which is older.
             if resource.meta.created_s == 0 {
-                resource.meta.created_s = i64::try_from(i).unwrap_or(i64::MAX);
+                resource.meta.created_s = UNDATED_S + i;
             }
-            (resource.meta.key.clone(), Arc::new(resource))
+            (resource.meta.key.clone(), Arc::from(resource))
         });
         let resources = Resources {
             namespace: "metallb-system".into(),
@@ -191,7 +200,7 @@ impl Cluster {
             let next = i64::try_from(memory.first_seen.len()).unwrap_or(i64::MAX);
             let first_seen = *memory.first_seen.entry(service.key.clone()).or_insert(next);
             if service.created_s == 0 {
-                service.created_s = first_seen;
+                service.created_s = UNDATED_S + first_seen;
             }
             if !service.is_load_balancer {
                 // As the API server does when the type changes.
@@ -227,30 +236,35 @@ impl Cluster {
         node
     }
 
-    /// Endpoint counts as `node` sees them, and the Services for which they are assumed.
+    /// Endpoint counts as `node` sees them, the nodes they are on, and the Services for which they are assumed.
     fn endpoints(
         &self,
         services: &OrdMap<ServiceKey, Arc<Service>>,
         node: &str,
-    ) -> (OrdMap<ServiceKey, Endpoints>, Vec<ServiceKey>) {
+    ) -> (OrdMap<ServiceKey, Endpoints>, OrdMap<ServiceKey, Arc<[NodeId]>>, Vec<ServiceKey>) {
         let slices = &self.memory.manifests.slices;
         let mut index = EndpointsIndex::default();
-        let digests = slices.iter().filter_map(|(key, slice)| Some((key.clone(), slice_digest(slice, node)?)));
+        let digest = |service: &ServiceKey, rows: &[_]| rows_digest(service.clone(), rows, node);
+        let digests = slices.iter().map(|(key, (service, rows))| (key.clone(), digest(service, rows)));
         let mut endpoints: OrdMap<_, _> = index.replace(digests).into_iter().collect();
+        let mut nodes: OrdMap<_, _> = index.take_moved().into_iter().collect();
         let mut assumed = Vec::new();
         if self.endpoints == EndpointsFrom::Files {
-            return (endpoints, assumed);
+            return (endpoints, nodes, assumed);
         }
-        let with_slices: std::collections::BTreeSet<_> =
-            slices.values().filter_map(|s| slice_digest(s, node)).map(|d| d.service).collect();
+        let with_slices: std::collections::BTreeSet<&ServiceKey> = slices.values().map(|(service, _)| service).collect();
         let anywhere = u32::try_from(self.speakers.len()).unwrap_or(u32::MAX);
+        let mut everywhere: Vec<NodeId> = self.speakers.iter().map(|s| NodeId::of(&s.name)).collect();
+        everywhere.sort_unstable();
+        let everywhere: Arc<[NodeId]> = everywhere.into();
         for (key, service) in services {
             if service.is_load_balancer && !service.selector.is_empty() && !with_slices.contains(key) {
                 endpoints.insert(key.clone(), Endpoints { here: 1, anywhere });
+                nodes.insert(key.clone(), everywhere.clone());
                 assumed.push(key.clone());
             }
         }
-        (endpoints, assumed)
+        (endpoints, nodes, assumed)
     }
 
     /// Writes the plan into the statuses in memory; true if that changed any.
@@ -277,15 +291,14 @@ impl Cluster {
 
 /// Labels of the namespaces given, and of those that Services stand in.
 fn namespaces(manifests: &Manifests, services: &OrdMap<ServiceKey, Arc<Service>>) -> OrdMap<Arc<str>, Arc<Labels>> {
-    const NAME_LABEL: &str = "kubernetes.io/metadata.name";
     let mut all: OrdMap<Arc<str>, Arc<Labels>> = OrdMap::new();
     for name in services.keys().map(ServiceKey::namespace) {
         if !all.contains_key(name) {
-            all.insert(name.into(), Arc::new([(NAME_LABEL, name)].into_iter().collect()));
+            all.insert(name.into(), Arc::new([(NAMESPACE_LABEL, name)].into_iter().collect()));
         }
     }
     for (name, labels) in &manifests.namespaces {
-        let labels = labels.iter().chain([(NAME_LABEL, name.as_str())]).collect();
+        let labels = labels.iter().chain([(NAMESPACE_LABEL, name.as_str())]).collect();
         all.insert(name.as_str().into(), Arc::new(labels));
     }
     all

@@ -1,7 +1,6 @@
 //! `ferrocast sandbox`: controller, speakers and a router on loopback over a directory of manifests.
 mod cluster;
 mod example;
-mod manifests;
 mod show;
 mod table;
 
@@ -24,6 +23,7 @@ use crate::{
     cli::SandboxArgs,
     cluster::lease::Leadership,
     decider::{Decider, DeciderSettings, SPEAKER_SOURCES},
+    manifests,
 };
 use cluster::{Cluster, ExtraPeer, NodeViews, Told};
 use show::{Show, Speaker};

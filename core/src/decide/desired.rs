@@ -229,7 +229,8 @@ impl Prefix {
 }
 
 /// `ip` masked to the length that the advertisement aggregates to.
-fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
+#[must_use]
+pub fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
     let length = advertisement.aggregation_length(IpFamily::of(ip));
     IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
 }
@@ -249,6 +250,7 @@ mod tests {
             ip: Some(ip.parse().unwrap()),
             reason: Reason::Announced,
             advertisements: advertisements.clone(),
+            because_of: None,
         });
         Decision { addresses: addresses.collect(), weight: None }
     }
@@ -340,6 +342,7 @@ mod tests {
                 ip: Some("10.0.0.1".parse().unwrap()),
                 reason: Reason::NoEndpoints,
                 advertisements: Vec::new(),
+                because_of: None,
             }],
             weight: None,
         };

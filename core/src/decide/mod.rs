@@ -1,17 +1,21 @@
 //! What one node announces: pure decisions with reasons, and the set of prefixes that follows from them.
 mod desired;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod words;
 
-pub use desired::DesiredBuilder;
+pub use desired::{DesiredBuilder, prefix_of};
+pub use sharing::{Party, Sharers};
+pub use words::message;
 
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     announce::is_announceable,
     config::{BgpAdvertisement, Config, any_selector_matches},
-    model::{Endpoints, IpFamily, Labels, Node, Service, TrafficPolicy},
+    model::{Endpoints, IpFamily, Labels, Node, Service, ServiceKey, TrafficPolicy},
 };
 
 /// Why an address is or is not announced from this node. The first that applies wins, in this order.
@@ -23,7 +27,7 @@ pub enum Reason {
     NoIpAllocated,
     /// The status holds something that is not an address we could announce.
     InvalidIp,
-    /// The address is in no pool.
+    /// The address is in no pool, and is not held by the right of a former one.
     IpNotAllowed,
     /// No advertisement of the address's pool selects this node.
     NotOwner,
@@ -77,6 +81,8 @@ pub struct AddressDecision {
     pub reason: Reason,
     /// The advertisements under which it is announced, in name order; empty unless announced.
     pub advertisements: Vec<Arc<BgpAdvertisement>>,
+    /// Of an address shared under different traffic policies, the other Service on whose account it is not announced here.
+    pub because_of: Option<ServiceKey>,
 }
 
 /// The decision on one Service, one entry per address (a single one without address if it has none).
@@ -102,22 +108,43 @@ pub struct Context {
     pub ignore_exclude_label: bool,
 }
 
-/// Does this node announce the Service's addresses?
+/// Does this node announce the Service's addresses? Takes it for the only one that has them: see [`decide_among`].
 ///
 /// Source: `metallb-reference.md` §5.1, in its order of reasons.
 #[must_use]
 pub fn decide(service: &Service, endpoints: Endpoints, context: &Context) -> Decision {
+    decide_among(Party { service, endpoints, nodes: &[] }, &[], context)
+}
+
+/// Does this node announce the Service's addresses, where `others` have some of them too?
+///
+/// Others matter only for addresses of pools whose policy lets Services of different traffic policies share
+/// ([`SharingRules::mixed`](crate::config::SharingRules)); then the node announces the address only if it may for every one of
+/// them that has a serving endpoint anywhere ([`sharing`] has the rule). Elsewhere sharers have the same traffic policy and
+/// endpoints by MetalLB's rules, and each is decided for itself.
+#[must_use]
+pub fn decide_among(own: Party<'_>, others: &[Party<'_>], context: &Context) -> Decision {
+    let service = own.service;
     if !service.is_ours(context.class.as_deref()) {
         return without_address(Reason::NotLoadBalancer);
     }
-    let mut addresses: Vec<AddressDecision> = service
-        .ingress
-        .iter()
-        .map(|ip| match advertisements(*ip, service, endpoints, context) {
-            Ok(advertisements) => AddressDecision { ip: Some(*ip), reason: Reason::Announced, advertisements },
-            Err(reason) => AddressDecision { ip: Some(*ip), reason, advertisements: Vec::new() },
+    let decided = |ip: &IpAddr| {
+        let refused = |(reason, because_of)| AddressDecision {
+            ip: Some(*ip),
+            reason,
+            advertisements: Vec::new(),
+            because_of,
+        };
+        let own_right = advertisements(*ip, service, own.endpoints, context).map_err(|reason| (reason, None));
+        let common = own_right.and_then(|found| sharing::common(*ip, own, others, context).map(|()| found));
+        common.map_or_else(refused, |found| AddressDecision {
+            ip: Some(*ip),
+            reason: Reason::Announced,
+            advertisements: found.into_iter().cloned().collect(),
+            because_of: None,
         })
-        .collect();
+    };
+    let mut addresses: Vec<AddressDecision> = service.ingress.iter().map(decided).collect();
     if service.ingress_foreign {
         addresses.extend(without_address(Reason::InvalidIp).addresses);
     }
@@ -125,31 +152,39 @@ pub fn decide(service: &Service, endpoints: Endpoints, context: &Context) -> Dec
         return without_address(Reason::NoIpAllocated);
     }
     let weighs = context.config.weight_interval.is_some() && service.traffic_policy == TrafficPolicy::Local;
-    Decision { addresses, weight: weighs.then_some(endpoints.here) }
+    Decision { addresses, weight: weighs.then_some(own.endpoints.here) }
 }
 
 fn without_address(reason: Reason) -> Decision {
-    let addresses = vec![AddressDecision { ip: None, reason, advertisements: Vec::new() }];
+    let addresses = vec![AddressDecision { ip: None, reason, advertisements: Vec::new(), because_of: None }];
     Decision { addresses, weight: None }
 }
 
-/// The advertisements under which `ip` is announced here, or why it is not.
-fn advertisements(
+/// The advertisements under which `ip` is announced here as far as this Service is concerned, or why it is not.
+fn advertisements<'a>(
     ip: IpAddr,
     service: &Service,
     endpoints: Endpoints,
-    context: &Context,
-) -> Result<Vec<Arc<BgpAdvertisement>>, Reason> {
+    context: &'a Context,
+) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
+    let matching = eligible(ip, service, context)?;
+    served(service.traffic_policy, endpoints).map(|()| matching)
+}
+
+/// The advertisements under which `ip` would be announced here if there were endpoints, or why it would not.
+fn eligible<'a>(
+    ip: IpAddr,
+    service: &Service,
+    context: &'a Context,
+) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
     if !is_announceable(ip) {
         return Err(Reason::InvalidIp);
     }
-    let (pool, labels) = pool_of(ip, service, &context.config).ok_or(Reason::IpNotAllowed)?;
-    let mut matching: Vec<&Arc<BgpAdvertisement>> = context
-        .config
-        .advertisements
-        .values()
-        .filter(|a| a.selects_pool(pool, labels) && any_selector_matches(&a.node_selectors, &context.node.labels))
-        .collect();
+    let pool = pool_of(ip, service, &context.config).ok_or(Reason::IpNotAllowed)?;
+    let selects = |a: &&Arc<BgpAdvertisement>| {
+        a.selects_pool(pool.name, pool.labels) && any_selector_matches(&a.node_selectors, &context.node.labels)
+    };
+    let mut matching: Vec<&Arc<BgpAdvertisement>> = context.config.advertisements.values().filter(selects).collect();
     if matching.is_empty() {
         return Err(Reason::NotOwner);
     }
@@ -157,7 +192,7 @@ fn advertisements(
     if matching.is_empty() {
         return Err(Reason::NoMatchingAdvertisement);
     }
-    if contradict(&matching, ip) {
+    if contradiction(&matching, ip).is_some() {
         return Err(Reason::ConflictingAdvertisements);
     }
     if context.node.network_unavailable {
@@ -166,33 +201,60 @@ fn advertisements(
     if context.node.is_excluded() && !context.ignore_exclude_label {
         return Err(Reason::NodeLabeledExcludeBalancers);
     }
-    match service.traffic_policy {
+    Ok(matching)
+}
+
+/// Are there the endpoints that the traffic policy asks for?
+///
+/// # Errors
+/// Why not: [`Reason::NoLocalEndpoints`] or [`Reason::NoEndpoints`].
+pub fn served(policy: TrafficPolicy, endpoints: Endpoints) -> Result<(), Reason> {
+    match policy {
         TrafficPolicy::Local if endpoints.here == 0 => Err(Reason::NoLocalEndpoints),
         TrafficPolicy::Cluster if endpoints.anywhere == 0 => Err(Reason::NoEndpoints),
-        _ => Ok(matching.into_iter().cloned().collect()),
+        _ => Ok(()),
     }
 }
 
-/// Name and labels of the pool of `ip`. While a pool object has no version that we understand, the Service's annotation
-/// may name it as the pool of an address that no other pool contains.
-fn pool_of<'a>(ip: IpAddr, service: &Service, config: &'a Config) -> Option<(&'a str, &'a Labels)> {
+/// The pool by whose right an address is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolRight<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// It contains the address no more: the address is held.
+    pub former: bool,
+}
+
+/// The pool of `ip`, or of a held address the former one. While a pool object has no version that we understand, the Service's
+/// annotation may name it as the pool of an address that no other pool contains.
+#[must_use]
+pub fn pool_of<'a>(ip: IpAddr, service: &Service, config: &'a Config) -> Option<PoolRight<'a>> {
     if let Some(pool) = config.pool_of(ip) {
-        return Some((&pool.name, &pool.labels));
+        return Some(PoolRight { name: &pool.name, labels: &pool.labels, former: false });
+    }
+    if let Some(pool) = config.former.get(&ip) {
+        return Some(PoolRight { name: &pool.name, labels: &pool.labels, former: true });
     }
     let named = service.annotations.allocated_from_pool.as_ref()?;
     let (name, labels) = config.pools_unknown.get_key_value(&*named.value)?;
-    Some((name, labels))
+    Some(PoolRight { name, labels, former: false })
 }
 
-/// Do two of these adverts ask the same peer for different local preferences for the same prefix? Only where service
-/// selectors are in play: between other adverts the validation has already looked.
-fn contradict(matching: &[&Arc<BgpAdvertisement>], ip: IpAddr) -> bool {
-    matching.iter().enumerate().any(|(i, a)| {
-        matching[..i].iter().any(|b| {
+/// Two of these adverts that ask the same peer for different local preferences for the same prefix. Only where service selectors
+/// are in play: between other adverts the validation has already looked.
+fn contradiction<'a>(
+    matching: &[&'a Arc<BgpAdvertisement>],
+    ip: IpAddr,
+) -> Option<[&'a Arc<BgpAdvertisement>; 2]> {
+    matching.iter().enumerate().find_map(|(i, a)| {
+        let other = matching[..i].iter().find(|b| {
             a.local_pref != b.local_pref
                 && (!a.service_selectors.is_empty() || !b.service_selectors.is_empty())
                 && a.aggregation_length(IpFamily::of(ip)) == b.aggregation_length(IpFamily::of(ip))
                 && a.shares_peer_with(b)
-        })
+        });
+        other.map(|b| [*b, *a])
     })
 }

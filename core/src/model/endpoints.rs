@@ -7,6 +7,19 @@ use std::{
 
 use super::{Endpoints, ServiceKey};
 
+/// A node by a number made of its name (FNV-1a, 64 bits), the same in every process: eight octets per endpoint instead of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// The number of the node called `name`.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let step = |hash: u64, octet: &u8| (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step))
+    }
+}
+
 /// One address of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointDigest {
@@ -16,6 +29,8 @@ pub struct EndpointDigest {
     pub serving: bool,
     /// Its `nodeName` is the node that counts.
     pub here: bool,
+    /// Its `nodeName`; `None`: it is on no node.
+    pub node: Option<NodeId>,
 }
 
 /// What matters about an EndpointSlice.
@@ -37,6 +52,10 @@ pub struct EndpointsIndex {
     by_service: BTreeSet<(ServiceKey, Arc<str>)>,
     /// The counts last returned; a Service without endpoints that serve has no entry.
     counts: BTreeMap<ServiceKey, Endpoints>,
+    /// On which nodes endpoints of a Service serve, sorted; a Service without an entry has none.
+    nodes: BTreeMap<ServiceKey, Arc<[NodeId]>>,
+    /// Services whose nodes have changed since [`EndpointsIndex::take_moved`].
+    moved: BTreeSet<ServiceKey>,
 }
 
 impl EndpointsIndex {
@@ -71,6 +90,12 @@ impl EndpointsIndex {
         self.counts.get(service).copied().unwrap_or_default()
     }
 
+    /// Services whose set of nodes with serving endpoints has changed since the last call, with the set as it is now.
+    pub fn take_moved(&mut self) -> Vec<(ServiceKey, Arc<[NodeId]>)> {
+        let moved = std::mem::take(&mut self.moved);
+        moved.into_iter().map(|key| (key.clone(), self.nodes.get(&key).cloned().unwrap_or_default())).collect()
+    }
+
     fn insert(&mut self, key: Arc<str>, slice: SliceDigest) {
         self.by_service.insert((slice.service.clone(), key.clone()));
         self.slices.insert(key, slice);
@@ -85,7 +110,14 @@ impl EndpointsIndex {
 
     /// Counts the Service's endpoints again; `Some` if the counts changed.
     fn recount(&mut self, service: ServiceKey) -> Option<(ServiceKey, Endpoints)> {
-        let new = self.count(&service);
+        let (new, nodes) = self.count(&service);
+        if self.nodes.get(&service).map(|known| &**known).unwrap_or_default() != nodes {
+            match nodes.is_empty() {
+                true => self.nodes.remove(&service),
+                false => self.nodes.insert(service.clone(), nodes.into()),
+            };
+            self.moved.insert(service.clone());
+        }
         if new == self.get(&service) {
             return None;
         }
@@ -97,7 +129,7 @@ impl EndpointsIndex {
         Some((service, new))
     }
 
-    fn count(&self, service: &ServiceKey) -> Endpoints {
+    fn count(&self, service: &ServiceKey) -> (Endpoints, Vec<NodeId>) {
         let first = (service.clone(), Arc::from(""));
         let slices = self.by_service.range(first..).take_while(|(s, _)| s == service);
         let mut all: Vec<EndpointDigest> = slices
@@ -105,14 +137,17 @@ impl EndpointsIndex {
             .flat_map(|slice| slice.endpoints.iter().copied())
             .collect();
         all.sort_unstable();
-        let mut counts = Endpoints::default();
+        let (mut counts, mut nodes) = (Endpoints::default(), Vec::new());
         for same in all.chunk_by(|a, b| a.ip == b.ip) {
             if same.iter().all(|e| e.serving) {
                 counts.anywhere += 1;
                 counts.here += u32::from(same.iter().any(|e| e.here));
+                nodes.extend(same.iter().filter_map(|e| e.node));
             }
         }
-        counts
+        nodes.sort_unstable();
+        nodes.dedup();
+        (counts, nodes)
     }
 }
 
@@ -125,7 +160,12 @@ mod tests {
             service: service.parse().unwrap(),
             endpoints: endpoints
                 .iter()
-                .map(|(ip, serving, here)| EndpointDigest { ip: ip.parse().unwrap(), serving: *serving, here: *here })
+                .map(|(ip, serving, here)| EndpointDigest {
+                    ip: ip.parse().unwrap(),
+                    serving: *serving,
+                    here: *here,
+                    node: Some(NodeId::of(if *here { "here" } else { "there" })),
+                })
                 .collect(),
         }
     }
@@ -159,6 +199,25 @@ mod tests {
         assert_eq!(index.apply("d/b", Some(no)), vec![counts("d/web", 0, 0)]);
         let yes = slice("d/web", &[("10.1.0.2", true, true)]);
         assert_eq!(index.apply("d/b", Some(yes)), vec![counts("d/web", 1, 1)]);
+    }
+
+    #[test]
+    fn nodes_with_serving_endpoints_are_told_when_they_change_though_the_counts_do_not() {
+        let mut index = EndpointsIndex::default();
+        let on = |node: &str| {
+            let ip = "10.1.0.1".parse().unwrap();
+            let endpoint = EndpointDigest { ip, serving: true, here: false, node: Some(NodeId::of(node)) };
+            SliceDigest { service: "d/web".parse().unwrap(), endpoints: [endpoint].into() }
+        };
+        index.apply("d/s", Some(on("n1")));
+        assert_eq!(index.take_moved(), [("d/web".parse().unwrap(), Arc::from([NodeId::of("n1")]))]);
+        assert_eq!(index.apply("d/s", Some(on("n2"))), vec![]);
+        assert_eq!(index.take_moved(), [("d/web".parse().unwrap(), Arc::from([NodeId::of("n2")]))]);
+        index.apply("d/s", Some(on("n2")));
+        assert_eq!(index.take_moved(), []);
+        index.apply("d/s", None);
+        assert_eq!(index.take_moved(), [("d/web".parse().unwrap(), Arc::from([]))]);
+        assert_ne!(NodeId::of("n1"), NodeId::of("n2"));
     }
 
     #[test]

@@ -2,8 +2,26 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// `namespace/name` of a Service; one allocation, cheap to clone, ordered by namespace and then name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServiceKey(Arc<str>);
+
+impl Ord for ServiceKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        // The slash comes before everything that a name may contain, so that `a/z` comes before `a-b/a`.
+        let rank = |octet: u8| if octet == b'/' { 0 } else { octet };
+        match a.iter().zip(b).find(|(x, y)| x != y) {
+            Some((x, y)) => rank(*x).cmp(&rank(*y)),
+            None => a.len().cmp(&b.len()),
+        }
+    }
+}
+
+impl PartialOrd for ServiceKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl ServiceKey {
     /// The key of `namespace/name`. Neither part may contain a `/` (Kubernetes names never do).
@@ -68,5 +86,17 @@ pub struct ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ordered_by_namespace_and_then_name() {
+        let mut keys = ["a-b/a", "a/z", "a/b", "a.b/c", "b/a", "a/"].map(|key| ServiceKey(key.into()));
+        keys.sort();
+        assert_eq!(keys.map(|key| key.to_string()), ["a/", "a/b", "a/z", "a-b/a", "a.b/c", "b/a"]);
     }
 }

@@ -9,7 +9,7 @@ mod node;
 mod selector;
 mod service;
 
-pub use endpoints::{EndpointDigest, EndpointsIndex, SliceDigest};
+pub use endpoints::{EndpointDigest, EndpointsIndex, NodeId, SliceDigest};
 pub use key::{ObjectKey, ServiceKey};
 pub use node::{EXCLUDE_LABEL, Node};
 pub use selector::{LabelSelector, Labels, Operator, Requirement, SelectorError};

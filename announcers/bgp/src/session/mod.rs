@@ -5,6 +5,7 @@ mod live;
 mod perform;
 mod plan;
 pub(crate) use live::moment;
+pub(crate) use plan::{families, local_as, needs_new_session};
 mod report;
 mod sync;
 

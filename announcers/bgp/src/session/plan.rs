@@ -20,13 +20,13 @@ use crate::dial::DialTo;
 const TTL_SINGLE_HOP: u8 = 1;
 
 /// The AS that the peer sees: `localASN` stands in for `myASN` wherever the peer looks (no-prepend, replace-as).
-pub(super) fn local_as(peer: &Peer) -> u32 {
+pub(crate) fn local_as(peer: &Peer) -> u32 {
     peer.local_asn.unwrap_or(peer.my_asn)
 }
 
 /// The families of a session: as configured, else both where they are asked for or nothing says which, else that of its
 /// transport.
-pub(super) fn families(peer: &Peer, address: IpAddr) -> Families {
+pub(crate) fn families(peer: &Peer, address: IpAddr) -> Families {
     let family = |family: &IpFamily| match family {
         IpFamily::V4 => Family::Ipv4Unicast,
         IpFamily::V6 => Family::Ipv6Unicast,
@@ -92,17 +92,17 @@ fn but_for_what_is_soft(peer: &Peer, like: &Peer) -> Peer {
     }
 }
 
+/// Can a live session not take in this change of its peer?
+pub(crate) fn needs_new_session(old: &Peer, new: &Peer) -> bool {
+    new.password.is_some() != old.password.is_some() || but_for_what_is_soft(new, old) != *old
+}
+
 impl Live<'_> {
     /// Takes in a new version of the peer that needs no new session; `false`: it needs one, or none at all.
     pub(super) fn absorb_plan(&mut self) -> bool {
         let plan = self.session.plan.borrow_and_update().clone();
         let new = match plan {
-            Plan::Run(new)
-                if new.password.is_some() == self.peer.password.is_some()
-                    && but_for_what_is_soft(&new, &self.peer) == *self.peer =>
-            {
-                new
-            }
+            Plan::Run(new) if !needs_new_session(&self.peer, &new) => new,
             _ => {
                 self.session.plan.mark_changed();
                 return false;

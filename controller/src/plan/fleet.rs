@@ -1,0 +1,264 @@
+//! What every node announces, and what its peers are told.
+//!
+//! Nodes that all selectors treat alike decide alike but for the endpoints on them: each such class is decided once, and of each
+//! of its nodes only the Services whose decision depends on the node. The snapshots of all nodes share what they have in common.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ferrocast_bgp::Preview;
+use ferrocast_core::{
+    announce::Desired,
+    config::{Peer, any_selector_matches},
+    decide::{AddressDecision, Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among, message, served},
+    model::{Endpoints, IpFamily, Node, Service, ServiceKey, TrafficPolicy},
+};
+
+use super::world::World;
+
+/// The nodes of a [`World`] with what they announce.
+pub struct Fleet {
+    /// In the order of the world's nodes.
+    pub members: Vec<Member>,
+    /// Peers by name.
+    pub peers: Vec<PlannedPeer>,
+    classes: Vec<Context>,
+    sharers: Sharers,
+}
+
+/// One node.
+pub struct Member {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its peers: places in [`Fleet::peers`].
+    pub peers: Vec<usize>,
+    /// What it announces.
+    pub desired: Desired,
+    class: usize,
+}
+
+/// One peer.
+pub struct PlannedPeer {
+    /// The peer in force.
+    pub peer: Arc<Peer>,
+    /// What it is told; or why no session is tried.
+    pub preview: Result<Preview, String>,
+}
+
+/// What matters about a node to every decision but those about endpoints.
+type Signature = (Vec<bool>, bool, bool);
+
+impl Fleet {
+    /// Decides for every node of `world`. `builder` may have seen another world: what is the same is shared with its snapshots.
+    #[must_use]
+    pub fn new(world: &World, builder: &mut DesiredBuilder) -> Self {
+        let peers: Vec<PlannedPeer> =
+            world.config.peers.values().map(|peer| PlannedPeer { peer: peer.clone(), preview: Preview::new(peer) }).collect();
+        let mut classes: BTreeMap<Signature, usize> = BTreeMap::new();
+        let mut contexts: Vec<Context> = Vec::new();
+        let mut members = Vec::with_capacity(world.nodes.len());
+        for node in &world.nodes {
+            let class = *classes.entry(signature(world, node)).or_insert_with(|| {
+                contexts.push(context(world, node));
+                contexts.len() - 1
+            });
+            let meant = |peer: &PlannedPeer| any_selector_matches(&peer.peer.node_selectors, &node.labels);
+            let own = peers.iter().enumerate().filter(|(_, peer)| meant(peer)).map(|(place, _)| place).collect();
+            members.push(Member { node: node.clone(), peers: own, desired: Desired::default(), class });
+        }
+        let mut sharers = Sharers::default();
+        for (key, service) in &world.services {
+            sharers.set(key, &service.ingress, &world.config);
+        }
+        let mut fleet = Self { members, peers, classes: contexts, sharers };
+        fleet.announce(world, builder);
+        fleet
+    }
+
+    /// Fills in what each member announces.
+    fn announce(&mut self, world: &World, builder: &mut DesiredBuilder) {
+        builder.retain(|key| world.services.contains_key(key));
+        let varying = Varying::of(world, &self.sharers);
+        for class in 0..self.classes.len() {
+            for (key, service) in &world.services {
+                let decision = (!varying.contains(key)).then(|| self.decide(world, service, class, None));
+                builder.set(key, decision.as_ref());
+            }
+            let mut set: Vec<ServiceKey> = Vec::new();
+            for place in 0..self.members.len() {
+                if self.members[place].class != class {
+                    continue;
+                }
+                let name = self.members[place].node.name.clone();
+                let mut now: Vec<ServiceKey> = Vec::new();
+                for key in varying.on(&name) {
+                    let Some(service) = world.services.get(key) else { continue };
+                    builder.set(key, Some(&self.decide(world, service, class, Some(&name))));
+                    now.push(key.clone());
+                }
+                for key in set.iter().filter(|key| now.binary_search(key).is_err()) {
+                    builder.set(key, None);
+                }
+                set = now;
+                self.members[place].desired = builder.desired();
+            }
+        }
+    }
+
+    /// The decision of a class on a Service, seen from one of its nodes, or (`None`) from one without endpoints.
+    fn decide(&self, world: &World, service: &Service, class: usize, node: Option<&str>) -> Decision {
+        let sharers = self.sharers.of(&service.key);
+        let others: Vec<Party<'_>> =
+            sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, node)).collect();
+        decide_among(party(world, service, node), &others, &self.classes[class])
+    }
+
+    /// Is the decision on the Service's addresses not only its own matter?
+    fn is_shared(&self, service: &Service) -> bool {
+        !self.sharers.is_empty() && !self.sharers.of(&service.key).is_empty()
+    }
+
+    /// What a member decides about a Service, with words.
+    #[must_use]
+    pub fn explain(&self, world: &World, service: &Service, place: usize) -> Vec<(AddressDecision, String)> {
+        let member = &self.members[place];
+        let name = Some(&*member.node.name);
+        let decision = self.decide(world, service, member.class, name);
+        let sharers = self.sharers.of(&service.key);
+        let others: Vec<Party<'_>> =
+            sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, name)).collect();
+        let mut context = self.classes[member.class].clone();
+        context.node = member.node.clone();
+        let words = |address: AddressDecision| {
+            let text = message(&address, party(world, service, name), &others, &context);
+            (address, text)
+        };
+        decision.addresses.into_iter().map(words).collect()
+    }
+
+    /// Calls `each` with every member's decision on each address of a Service: addresses in order, then nodes.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn decisions<E>(
+        &self,
+        world: &World,
+        service: &Service,
+        mut each: impl FnMut(usize, IpAddr, &AddressDecision, &str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut order: Vec<(IpAddr, usize)> = service.ingress.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        order.dedup_by_key(|(ip, _)| *ip);
+        let shared = self.is_shared(service);
+        // As if there were endpoints: what the nodes of a class have in common.
+        let served_everywhere = Endpoints { here: 1, anywhere: 1 };
+        let common: Vec<Decision> = self
+            .classes
+            .iter()
+            .map(|context| decide_among(Party { service, endpoints: served_everywhere, nodes: &[] }, &[], context))
+            .collect();
+        for (ip, index) in order {
+            let mut told: Vec<(usize, Endpoints, AddressDecision, String)> = Vec::new();
+            for (place, member) in self.members.iter().enumerate() {
+                if shared {
+                    for (address, text) in self.explain(world, service, place).into_iter().filter(|(a, _)| a.ip == Some(ip)) {
+                        each(place, ip, &address, &text)?;
+                    }
+                    continue;
+                }
+                let endpoints = world.endpoints.seen_from(&service.key, &member.node.name);
+                let same = told.iter().find(|(class, seen, ..)| (*class, *seen) == (member.class, endpoints));
+                if let Some((.., address, text)) = same {
+                    each(place, ip, address, text)?;
+                    continue;
+                }
+                let mut address = common[member.class].addresses[index].clone();
+                if address.reason == Reason::Announced
+                    && let Err(reason) = served(service.traffic_policy, endpoints)
+                {
+                    address = AddressDecision { reason, advertisements: Vec::new(), ..address };
+                }
+                let own = Party { service, endpoints, nodes: &[] };
+                let text = message(&address, own, &[], &self.classes[member.class]);
+                each(place, ip, &address, &text)?;
+                told.push((member.class, endpoints, address, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where routes of a family that a member sends to a peer lead.
+    #[must_use]
+    pub fn next_hop(&self, place: usize, peer: usize, family: IpFamily) -> Option<IpAddr> {
+        let preview = self.peers[peer].preview.as_ref().ok()?;
+        preview.next_hop(family, &self.members[place].node.internal_ips)
+    }
+}
+
+/// Services whose decision is not the same on all nodes of a class.
+struct Varying<'a> {
+    keys: BTreeSet<&'a ServiceKey>,
+    /// Those with endpoints on a node that have to be looked at there.
+    on: BTreeMap<&'a str, Vec<&'a ServiceKey>>,
+    /// Those that have to be looked at on every node, sorted.
+    everywhere: Vec<&'a ServiceKey>,
+}
+
+impl<'a> Varying<'a> {
+    fn of(world: &'a World, sharers: &Sharers) -> Self {
+        let mut varying = Self { keys: BTreeSet::new(), on: BTreeMap::new(), everywhere: Vec::new() };
+        for (key, service) in &world.services {
+            if !sharers.is_empty() && !sharers.of(key).is_empty() {
+                varying.keys.insert(key);
+                varying.everywhere.push(key);
+            } else if service.traffic_policy == TrafficPolicy::Local {
+                varying.keys.insert(key);
+                for (node, _) in world.endpoints.get(key).iter().flat_map(|endpoints| &endpoints.on) {
+                    varying.on.entry(&**node).or_default().push(key);
+                }
+            }
+        }
+        varying
+    }
+
+    fn contains(&self, key: &ServiceKey) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// What has to be looked at on a node, sorted.
+    fn on(&self, node: &str) -> Vec<&'a ServiceKey> {
+        let mut keys: Vec<&ServiceKey> = self.on.get(node).into_iter().flatten().copied().collect();
+        if !self.everywhere.is_empty() {
+            keys.extend(&self.everywhere);
+            keys.sort_unstable();
+        }
+        keys
+    }
+}
+
+fn signature(world: &World, node: &Node) -> Signature {
+    let selects = world.config.advertisements.values().map(|a| any_selector_matches(&a.node_selectors, &node.labels));
+    let excluded = node.is_excluded() && !world.settings.ignore_exclude_label;
+    (selects.collect(), node.network_unavailable, excluded)
+}
+
+fn context(world: &World, node: &Arc<Node>) -> Context {
+    Context {
+        class: world.settings.class.clone(),
+        node: node.clone(),
+        config: world.config.clone(),
+        ignore_exclude_label: world.settings.ignore_exclude_label,
+    }
+}
+
+/// A Service as a node sees it; `None`: a node without endpoints.
+fn party<'a>(world: &'a World, service: &'a Service, node: Option<&str>) -> Party<'a> {
+    let found = world.endpoints.get(&service.key);
+    let endpoints = found.map_or_else(Endpoints::default, |endpoints| match node {
+        Some(node) => endpoints.seen_from(node),
+        None => Endpoints { here: 0, anywhere: endpoints.anywhere },
+    });
+    Party { service, endpoints, nodes: found.map(|endpoints| &*endpoints.ids).unwrap_or_default() }
+}

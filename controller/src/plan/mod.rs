@@ -1,0 +1,136 @@
+//! `ferrocast plan`: the state that manifests lead to, and what would change if some were applied.
+pub mod diff;
+pub mod endpoints;
+pub mod fleet;
+pub mod json;
+pub mod objects;
+pub mod show;
+pub mod world;
+
+use std::{
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use ferrocast_core::decide::DesiredBuilder;
+
+use crate::{
+    cli::{PlanArgs, PlanOutput},
+    manifests,
+};
+use fleet::Fleet;
+use objects::Objects;
+use show::Comparison;
+use world::{Planner, Settings};
+
+/// Octets gathered before they are written out.
+const BUFFER_LEN: usize = 1 << 16;
+/// Something would change.
+const CHANGES: u8 = 2;
+
+/// Reads manifests; every fault in them is told on standard error.
+///
+/// # Errors
+/// If a file cannot be read, or a document.
+pub fn read(paths: &[PathBuf]) -> anyhow::Result<manifests::Manifests> {
+    let manifests = manifests::read_paths(paths)?;
+    for error in &manifests.errors {
+        eprintln!("{error}");
+    }
+    match manifests.errors.len() {
+        0 => Ok(manifests),
+        1 => bail!("one document cannot be read"),
+        n => bail!("{n} documents cannot be read"),
+    }
+}
+
+/// The objects of a directory or file.
+///
+/// # Errors
+/// As [`read`].
+pub fn objects_of(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Objects> {
+    let mut objects = Objects::new(namespace);
+    objects.apply(read(paths)?);
+    Ok(objects)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Wrong arguments, manifests that cannot be read, or no cluster to compare with.
+pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
+    let settings = Settings {
+        class: args.load_balancer_class.clone(),
+        ignore_exclude_label: args.ignore_exclude_lb,
+        nodes: args.nodes,
+        assume_endpoints: args.assume_endpoints,
+    };
+    let done = match (&*args.paths, &*args.filename) {
+        ([], []) => bail!("give a directory of manifests, or -f with what would be applied"),
+        (paths, []) => state(paths, settings, &args),
+        ([], files) => {
+            let against = match &args.against {
+                Some(path) => objects_of(std::slice::from_ref(path), &args.namespace)?,
+                None => cluster(args.kubeconfig.as_deref(), &args.namespace).await?,
+            };
+            change(against, read(files)?, settings, args.output)
+        }
+        _ => bail!("give either a directory, for the state it leads to, or -f, for what would change"),
+    };
+    match done {
+        Err(error) if is_closed(&error) => Ok(ExitCode::SUCCESS),
+        done => done,
+    }
+}
+
+/// Nobody reads on.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Objects of the cluster.
+async fn cluster(kubeconfig: Option<&Path>, namespace: &str) -> anyhow::Result<Objects> {
+    let _ = (kubeconfig, namespace);
+    bail!("give --against DIR")
+}
+
+/// Prints the state that manifests lead to.
+fn state(paths: &[PathBuf], settings: Settings, args: &PlanArgs) -> anyhow::Result<ExitCode> {
+    let objects = objects_of(paths, &args.namespace)?;
+    let world = Planner::new(settings).advance(&objects);
+    drop(objects);
+    let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
+    match args.output {
+        PlanOutput::Text => show::write_state(&world, &mut out)?,
+        PlanOutput::Json => json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &mut out)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what would change if manifests were applied.
+fn change(
+    mut objects: Objects,
+    applied: manifests::Manifests,
+    settings: Settings,
+    output: PlanOutput,
+) -> anyhow::Result<ExitCode> {
+    let mut planner = Planner::new(settings);
+    let old = planner.advance(&objects);
+    let mut builder = DesiredBuilder::default();
+    let mut old_fleet = Fleet::new(&old, &mut builder);
+    objects.apply(applied);
+    let new = planner.advance(&objects);
+    let mut new_fleet = Fleet::new(&new, &mut builder);
+    let mut comparison =
+        Comparison { old: &old, old_fleet: &mut old_fleet, new: &new, new_fleet: &mut new_fleet };
+    let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
+    let any = match output {
+        PlanOutput::Text => comparison.write_text(&mut out)?,
+        PlanOutput::Json => comparison.write_json(&mut out)?,
+    };
+    out.flush().context("cannot write")?;
+    Ok(if any { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,301 @@
+//! From objects to what follows from them: configuration in force, addresses, endpoints.
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ferrocast_core::{
+    alloc::{Allocator, Change, Considered, Outcome, PoolUsage},
+    config::{Builder, Config, FormerPool, Problem, Severity},
+    model::{AnnotationText, Labels, Node, ObjectKey, Service, ServiceKey},
+};
+
+use super::{
+    endpoints::EndpointTable,
+    objects::{ConfigKey, Objects},
+};
+use crate::{cluster::configurator::unsupported, manifests::ConfigObject};
+
+/// What is taken for granted beyond the objects.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Class served.
+    pub class: Option<Arc<str>>,
+    /// `--ignore-exclude-lb` of the speakers.
+    pub ignore_exclude_label: bool,
+    /// At least so many nodes: those that are missing are made up.
+    pub nodes: Option<u16>,
+    /// Services with a selector and without EndpointSlices have an endpoint on every node.
+    pub assume_endpoints: bool,
+}
+
+/// What was made up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assumptions {
+    /// Nodes.
+    pub nodes: Vec<Arc<str>>,
+    /// Services with endpoints.
+    pub endpoints: Vec<ServiceKey>,
+}
+
+/// One object of `metallb.io` or `ferrocast.io`, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Kind, namespace, name.
+    pub key: ConfigKey,
+    /// It is in force as written.
+    pub valid: bool,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// The state that objects lead to.
+#[derive(Debug)]
+pub struct World {
+    /// What was asked for.
+    pub settings: Settings,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// There is a BGPAdvertisement, in force or not.
+    pub has_advertisements: bool,
+    /// The Services that are ours, with the status that they will have, by namespace and name.
+    pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    /// Services that are not ours.
+    pub others: BTreeMap<ServiceKey, Arc<Service>>,
+    /// Why they will have it.
+    pub outcomes: BTreeMap<ServiceKey, Arc<Outcome>>,
+    /// How full the pools are.
+    pub usage: BTreeMap<Arc<str>, PoolUsage>,
+    /// Nodes by name.
+    pub nodes: Vec<Arc<Node>>,
+    /// Serving endpoints.
+    pub endpoints: EndpointTable,
+    /// Every object of ours, by kind, namespace and name.
+    pub verdicts: Vec<Verdict>,
+    /// What was made up.
+    pub assumptions: Assumptions,
+}
+
+/// Leads from one set of objects to the next as the running system would: what was valid stays in force, who has an address keeps it.
+pub struct Planner {
+    settings: Settings,
+    builder: Builder,
+    allocator: Allocator,
+    config: Option<Arc<Config>>,
+    namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    /// What each Service of ours has and why.
+    outcomes: BTreeMap<ServiceKey, Arc<Outcome>>,
+}
+
+impl Planner {
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let allocator = Allocator::new(settings.class.clone());
+        Self {
+            settings,
+            builder: Builder::default(),
+            allocator,
+            config: None,
+            namespaces: BTreeMap::new(),
+            services: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+        }
+    }
+
+    /// Every pool that was considered for a Service, in the order in which they are tried.
+    #[must_use]
+    pub fn considered(&self, service: &ServiceKey) -> Vec<Considered> {
+        self.allocator.considered(service)
+    }
+
+    /// Who holds an address.
+    #[must_use]
+    pub fn holders(&self, ip: IpAddr) -> Vec<ServiceKey> {
+        self.allocator.holders(ip)
+    }
+
+    /// The state that the objects lead to, after what was before.
+    #[must_use]
+    pub fn advance(&mut self, objects: &Objects) -> World {
+        let mut config = self.builder.build(&objects.resources());
+        config.former = self.former(&config);
+        config.problems.extend(unsupported_problems(&config));
+        config.problems.sort();
+        let config = Arc::new(config);
+        self.allocate(objects, &config);
+        let (nodes, made_up) = nodes(objects, self.settings.nodes);
+        let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
+        let (endpoints, assumed) = EndpointTable::new(objects, &names, self.settings.assume_endpoints);
+        let (services, others) = self.split(objects);
+        self.config = Some(config.clone());
+        World {
+            settings: self.settings.clone(),
+            has_advertisements: objects.config.keys().any(|(kind, namespace, _)| {
+                &**kind == "BGPAdvertisement" && *namespace == objects.namespace
+            }),
+            services,
+            others,
+            outcomes: self.outcomes.clone(),
+            usage: self.allocator.usage(),
+            nodes,
+            endpoints,
+            verdicts: verdicts(objects, &config),
+            assumptions: Assumptions { nodes: made_up, endpoints: assumed },
+            config,
+        }
+    }
+
+    /// The pools that contained living addresses which no pool contains now: those addresses are held.
+    fn former(&self, new: &Config) -> BTreeMap<IpAddr, Arc<FormerPool>> {
+        let Some(old) = &self.config else { return BTreeMap::new() };
+        let mut former = BTreeMap::new();
+        for ip in self.outcomes.values().flat_map(|outcome| &outcome.ips) {
+            if new.pool_of(*ip).is_some() {
+                continue;
+            }
+            let pool = old.pool_of(*ip).map(|pool| {
+                Arc::new(FormerPool { name: pool.name.clone(), labels: pool.labels.clone() })
+            });
+            former.extend(pool.or_else(|| old.former.get(ip).cloned()).map(|pool| (*ip, pool)));
+        }
+        former
+    }
+
+    /// Gives the allocator what changed.
+    fn allocate(&mut self, objects: &Objects, config: &Arc<Config>) {
+        let mut changes = Vec::new();
+        if self.config.as_ref().is_none_or(|old| old != config) {
+            changes.push(Change::Config(config.clone()));
+        }
+        let mut namespaces: BTreeMap<Arc<str>, Arc<Labels>> = objects.namespaces.clone();
+        for name in objects.services.keys().map(ServiceKey::namespace) {
+            if !namespaces.contains_key(name) {
+                namespaces.insert(name.into(), objects.namespace_labels(name));
+            }
+        }
+        for (name, labels) in &namespaces {
+            if self.namespaces.get(name) != Some(labels) {
+                changes.push(Change::Namespace(name.clone(), Some(labels.clone())));
+            }
+        }
+        for (key, service) in &objects.services {
+            if self.services.get(key).is_none_or(|old| !Arc::ptr_eq(old, service) && old != service) {
+                changes.push(Change::Service(key.clone(), Some(service.clone())));
+            }
+        }
+        for key in self.services.keys().filter(|key| !objects.services.contains_key(*key)) {
+            changes.push(Change::Service(key.clone(), None));
+        }
+        for (key, outcome) in self.allocator.apply(changes, objects.now_s()) {
+            match outcome {
+                Some(outcome) => self.outcomes.insert(key, outcome),
+                None => self.outcomes.remove(&key),
+            };
+        }
+        self.namespaces = namespaces;
+        self.services.clone_from(&objects.services);
+    }
+
+    /// The Services that are ours as they will be, and the others as they are.
+    fn split(&self, objects: &Objects) -> (BTreeMap<ServiceKey, Arc<Service>>, BTreeMap<ServiceKey, Arc<Service>>) {
+        let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
+        for (key, service) in &objects.services {
+            if !service.is_ours(self.settings.class.as_deref()) {
+                others.insert(key.clone(), service.clone());
+                continue;
+            }
+            let will_be = match self.outcomes.get(key) {
+                Some(outcome) => with_status(service, outcome),
+                None => service.clone(),
+            };
+            ours.insert(key.clone(), will_be);
+        }
+        (ours, others)
+    }
+}
+
+/// The Service with the status that the outcome asks for. What is not ours stays in it.
+fn with_status(service: &Arc<Service>, outcome: &Outcome) -> Arc<Service> {
+    let foreign = outcome.ips.is_empty() && outcome.code == "addressNotOurs";
+    let ingress = if foreign { &service.ingress } else { &outcome.ips };
+    let annotated = service.annotations.allocated_from_pool.as_ref().map(|a| &*a.value);
+    if service.ingress == *ingress && annotated == outcome.pool.as_deref() && !service.ingress_foreign {
+        return service.clone();
+    }
+    let mut service = Service::clone(service);
+    service.ingress.clone_from(ingress);
+    service.ingress_foreign &= foreign;
+    service.annotations.allocated_from_pool =
+        outcome.pool.as_ref().map(|pool| AnnotationText { value: (**pool).into(), deprecated: false });
+    Arc::new(service)
+}
+
+/// The nodes by name; those made up are called `node1`, `node2` …, so that there are as many as wanted.
+fn nodes(objects: &Objects, wanted: Option<u16>) -> (Vec<Arc<Node>>, Vec<Arc<str>>) {
+    let mut nodes = objects.nodes.clone();
+    let mut made_up = Vec::new();
+    let names = (1_u32..).map(|i| Arc::<str>::from(format!("node{i}")));
+    for name in names {
+        if nodes.len() >= wanted.map_or(0, usize::from) {
+            break;
+        }
+        if nodes.contains_key(&name) {
+            continue;
+        }
+        let labels = [("kubernetes.io/hostname", &*name)].into_iter().collect();
+        nodes.insert(name.clone(), Arc::new(Node { name: name.clone(), labels, ..Node::default() }));
+        made_up.push(name);
+    }
+    (nodes.into_values().collect(), made_up)
+}
+
+/// Peers that are valid but that no session is tried with.
+fn unsupported_problems(config: &Config) -> Vec<Problem> {
+    let problem = |(object, message): (ObjectKey, String)| Problem {
+        object,
+        field: String::new(),
+        value: String::new(),
+        rule: "unsupported",
+        message,
+        suggestion: String::new(),
+        severity: Severity::Warning,
+    };
+    unsupported(config).into_iter().map(problem).collect()
+}
+
+/// Every object of ours with its problems.
+fn verdicts(objects: &Objects, config: &Config) -> Vec<Verdict> {
+    let mut by_object: BTreeMap<(&str, &str), Vec<&Problem>> = BTreeMap::new();
+    for problem in &config.problems {
+        by_object.entry((problem.object.kind, &problem.object.name)).or_default().push(problem);
+    }
+    let judge = |(key, object): (&ConfigKey, &ConfigObject)| {
+        let (kind, namespace, name) = key;
+        let problems: Vec<Problem> = match object {
+            ConfigObject::Read(_) if *namespace != objects.namespace => vec![wrong_namespace(key, &objects.namespace)],
+            ConfigObject::Read(_) => {
+                by_object.get(&(&**kind, &**name)).into_iter().flatten().copied().cloned().collect()
+            }
+            ConfigObject::Status => Vec::new(),
+            ConfigObject::Unknown(problem) => vec![problem.clone()],
+        };
+        let valid = problems.iter().all(|problem| problem.severity == Severity::Warning);
+        Verdict { key: key.clone(), valid, problems }
+    };
+    objects.config.iter().map(judge).collect()
+}
+
+fn wrong_namespace((_, namespace, name): &ConfigKey, wanted: &str) -> Problem {
+    Problem {
+        object: ObjectKey { kind: "", name: name.clone() },
+        field: "metadata.namespace".to_owned(),
+        value: namespace.to_string(),
+        rule: "wrongNamespace",
+        message: format!("is not in the configuration namespace {wanted}, the only one that is read"),
+        suggestion: format!("write {wanted}"),
+        severity: Severity::Error,
+    }
+}
