@@ -1,16 +1,16 @@
 //! The actor that runs the core's allocator over the cluster view while this process leads.
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken},
-    alloc::{self, Change, Outcome},
+    alloc::{self, Change, Outcome, PoolUsage},
     model::{Service, ServiceKey},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
 use tokio::sync::watch;
 
-use crate::cluster::lease::Leadership;
+use crate::cluster::{lease::Leadership, pool_status::Usage};
 
 /// What a controller's view is made of.
 pub const CONTROLLER_SOURCES: &[Source] = &[Source::Services, Source::Namespaces, Source::Nodes, Source::Config];
@@ -38,6 +38,7 @@ pub struct AllocatorActor {
     view: watch::Receiver<ClusterView>,
     leadership: watch::Receiver<Leadership>,
     plan: watch::Sender<Plan>,
+    usage: watch::Sender<Usage>,
     class: Option<Arc<str>>,
 }
 
@@ -56,9 +57,10 @@ impl AllocatorActor {
         view: watch::Receiver<ClusterView>,
         leadership: watch::Receiver<Leadership>,
         class: Option<Arc<str>>,
-    ) -> (Self, watch::Receiver<Plan>) {
+    ) -> (Self, watch::Receiver<Plan>, watch::Receiver<Usage>) {
         let (plan, plans) = watch::channel(Plan::default());
-        (Self { view, leadership, plan, class }, plans)
+        let (usage, usages) = watch::channel(Usage::default());
+        (Self { view, leadership, plan, usage, class }, plans, usages)
     }
 
     /// Brings the term in step with the newest view; publishes if anything changed.
@@ -68,6 +70,7 @@ impl AllocatorActor {
         let Some(number) = leading else {
             if term.take().is_some() {
                 self.plan.send_replace(Plan::default());
+                self.usage.send_replace(Usage::default());
             }
             return;
         };
@@ -82,7 +85,15 @@ impl AllocatorActor {
         let Some(term) = term else { return };
         let services = term.seen.services.len();
         if term.advance(view) {
-            publish_usage(&term.allocator);
+            let pools = term.allocator.usage();
+            publish_usage(&pools);
+            let usage = Usage { term: number, pools };
+            self.usage.send_if_modified(|now| {
+                *now != usage && {
+                    *now = usage;
+                    true
+                }
+            });
             tracing::debug!(term = number, services, ours = term.entries.len(), "allocated");
             self.plan.send_replace(Plan { term: number, entries: term.entries.clone() });
         }
@@ -159,8 +170,8 @@ fn changes(old: &ClusterView, new: &ClusterView) -> Vec<Change> {
 
 /// MetalLB's allocator metrics.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts above 2^53 need not be exact")]
-fn publish_usage(allocator: &alloc::Allocator) {
-    for (pool, usage) in allocator.usage() {
+fn publish_usage(pools: &BTreeMap<Arc<str>, PoolUsage>) {
+    for (pool, usage) in pools {
         let gauge = |name: &'static str, value: u64| {
             metrics::gauge!(name, "pool" => pool.to_string()).set(value as f64);
         };

@@ -104,6 +104,23 @@ pub struct ControllerArgs {
     /// Name of this replica in the Lease. Without it: $POD_NAME, else the host's name, and a random suffix.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
+    /// Namespace of the certificates and of what tells who may trust them. Without it: that of the Lease.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub certificate_namespace: Option<String>,
+    /// Where to serve the validating webhook over TLS, e.g. [::]:9443. Without it there is none.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub webhook: Option<SocketAddr>,
+    /// Name of the ValidatingWebhookConfiguration that is told to trust the webhook's certificate.
+    #[arg(long, value_name = "NAME", default_value = "ferrocast-webhook")]
+    pub webhook_configuration: String,
+    /// A name or address by which the API server reaches the webhook; may be repeated. Without it: that of the Service
+    /// ferrocast-webhook.
+    #[arg(long, value_name = "HOST")]
+    pub webhook_host: Vec<String>,
+    /// What happens to living addresses that an edit of the configuration takes away. An object's annotation
+    /// ferrocast.io/on-address-loss says otherwise.
+    #[arg(long, value_enum, default_value_t = OnAddressLoss::Deny)]
+    pub on_address_loss: OnAddressLoss,
     /// Where to serve /metrics, /healthz and /readyz.
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9131")]
     pub http: SocketAddr,
@@ -140,9 +157,33 @@ pub struct SpeakerArgs {
     /// label, and when the speaker ends for good: for a drained node, a node that goes, or an uninstallation. 0s: not at all.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub drain_time: Duration,
+    /// Write a ServiceBGPStatus per Service that this node announces: one object per Service and node.
+    #[arg(long)]
+    pub service_bgp_status: bool,
     /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9130")]
     pub http: SocketAddr,
+}
+
+/// What happens to living addresses that an edit takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnAddressLoss {
+    /// The webhook refuses the edit. If it comes all the same, as hold.
+    Deny,
+    /// They stay with those who have them.
+    Hold,
+    /// Those who have them are given others, as MetalLB does.
+    Move,
+}
+
+impl From<OnAddressLoss> for ferrocast_core::config::OnAddressLoss {
+    fn from(flag: OnAddressLoss) -> Self {
+        match flag {
+            OnAddressLoss::Deny => Self::Deny,
+            OnAddressLoss::Hold => Self::Hold,
+            OnAddressLoss::Move => Self::Move,
+        }
+    }
 }
 
 /// A duration as in the configuration objects, e.g. `5s`.

@@ -12,9 +12,10 @@ use ferrocast_core::{
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
+use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
-use crate::state::Saved;
+use crate::{records::Record, state::Saved};
 
 /// How long a speaker waits for its first decision before it announces again what it did before its restart.
 pub const RESTORE_AFTER: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, So
 pub struct Decisions {
     /// By Service; only those of type LoadBalancer and of our class.
     pub by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    /// Since when, and what before.
+    pub records: OrdMap<ServiceKey, Arc<Record>>,
     /// What the announcers were handed last: what follows from the decisions, as far as the pacer lets it through.
     pub desired: Desired,
 }
@@ -52,6 +55,7 @@ struct State {
     /// Goes on counting where the last incarnation stopped.
     pacer: Option<Pacer>,
     by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    records: OrdMap<ServiceKey, Arc<Record>>,
     /// Who shares addresses with whom under different traffic policies.
     sharers: Sharers,
     /// From when on the Node's exclude label counts; `None`: it has none.
@@ -134,6 +138,7 @@ impl Decider {
                     state.by_service.keys().filter(|k| !view.services.contains_key(*k)).cloned().collect();
                 for key in gone {
                     state.by_service.remove(&key);
+                    state.records.remove(&key);
                 }
                 for key in view.services.keys() {
                     state.look_at(key, &view, &context);
@@ -191,7 +196,11 @@ impl Decider {
             let changed =
                 published.desired.generation != paced.now.generation || !published.by_service.ptr_eq(&state.by_service);
             if changed {
-                *published = Decisions { by_service: state.by_service.clone(), desired: paced.now };
+                *published = Decisions {
+                    by_service: state.by_service.clone(),
+                    records: state.records.clone(),
+                    desired: paced.now,
+                };
             }
             changed
         });
@@ -264,6 +273,7 @@ impl State {
         let own = party(key, view).filter(|own| own.service.is_ours(context.class.as_deref()));
         let Some(own) = own else {
             self.builder.set(key, None);
+            self.records.remove(key);
             if self.by_service.remove(key).is_some() {
                 tracing::info!(service = %key, reason = Reason::NotLoadBalancer.code(), "not announced");
             }
@@ -287,6 +297,8 @@ impl State {
             }
         }
         self.builder.set(key, Some(&decision));
+        let record = Record::after(self.records.get(key), &decision, Timestamp::now().as_second());
+        self.records.insert(key.clone(), record);
         self.by_service.insert(key.clone(), Arc::new(decision));
     }
 }

@@ -6,12 +6,15 @@ pub mod cli;
 pub mod cluster;
 pub mod decider;
 pub mod http;
+pub mod in_force;
 pub mod manifests;
 pub mod migrate;
 pub mod plan;
+pub mod records;
 pub mod roles;
 pub mod sandbox;
 pub mod state;
+pub mod tls;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 

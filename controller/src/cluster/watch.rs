@@ -79,6 +79,13 @@ impl<F: Feed> Watcher<F> {
         self
     }
 
+    /// Watches only what this label selector matches.
+    #[must_use]
+    pub fn labels(mut self, selector: &str) -> Self {
+        self.config = self.config.labels(selector);
+        self
+    }
+
     /// Objects of this kind vanish one by one when their CRD is deleted; such deletions are not believed.
     #[must_use]
     pub fn crd(mut self, api: Api<CustomResourceDefinition>, name: String) -> Self {

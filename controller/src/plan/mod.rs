@@ -124,8 +124,7 @@ fn change(
     objects.apply(applied);
     let new = planner.advance(&objects);
     let mut new_fleet = Fleet::new(&new, &mut builder);
-    let mut comparison =
-        Comparison { old: &old, old_fleet: &mut old_fleet, new: &new, new_fleet: &mut new_fleet };
+    let mut comparison = Comparison { old: &old, old_fleet: &mut old_fleet, new: &new, new_fleet: &mut new_fleet };
     let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
     let any = match output {
         PlanOutput::Text => comparison.write_text(&mut out)?,

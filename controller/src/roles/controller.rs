@@ -1,9 +1,10 @@
 //! `ferrocast controller`.
 use std::sync::Arc;
 
+use ferrocast_api::{OWN_GROUP, SpeakerStatus};
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor},
-    view::ViewWriter,
+    view::{ClusterView, ViewWriter},
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
@@ -16,10 +17,12 @@ use crate::{
     cli::ControllerArgs,
     cluster::{
         client,
+        conditions::{ConditionWriter, SpeakerFeed, Speakers},
         configurator::{Configurator, Reporter},
         events::EventWriter,
-        feeds::{NamespaceFeed, NodeFeed, ServiceFeed},
+        feeds::{EndpointsFeed, NamespaceFeed, NodeFeed, ServiceFeed},
         lease::{Leader, Leadership},
+        pool_status::{PoolStatusWriter, Usage},
         status::StatusWriter,
         watch::Watcher,
     },
@@ -84,6 +87,8 @@ fn start(
     let vital = RestartPolicy::VITAL;
     let services = ServiceFeed { view: view.clone(), writes: true };
     workers.spawn(Watcher::new("Service", Api::all(client.clone()), services, epoch.clone()), vital);
+    let endpoints = EndpointsFeed::new(view.clone(), "".into()); // for conditions only: allocation does not wait for it
+    workers.spawn(Watcher::new("EndpointSlice", Api::all(client.clone()), endpoints, epoch.clone()), vital);
     let namespaces = NamespaceFeed { view: view.clone() };
     workers.spawn(Watcher::new("Namespace", Api::all(client.clone()), namespaces, epoch.clone()), vital);
     let nodes = NodeFeed { view: view.clone() };
@@ -98,11 +103,43 @@ fn start(
     workers.spawn(events, RestartPolicy::EXPENDABLE);
     let reporter = Reporter::Controller(queue.clone(), leadership.clone());
     workers.spawn(Configurator::new(draft, view.clone(), reporter), vital);
-    let (allocator, plan) = AllocatorActor::new(readers, leadership.clone(), args.cluster.load_balancer_class.clone());
+    let class = args.cluster.load_balancer_class.clone();
+    let (allocator, plan, usage) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
     workers.spawn(allocator, vital);
     let writer = StatusWriter::new(client.clone(), plan.clone(), leadership.clone(), queue, busy);
     workers.spawn(writer, vital);
+    report(workers, client, args, Told { view: readers, plan: plan.clone(), usage }, leadership, epoch);
     (view, plan)
+}
+
+/// What the reports are made of.
+struct Told {
+    view: watch::Receiver<ClusterView>,
+    plan: watch::Receiver<Plan>,
+    usage: watch::Receiver<Usage>,
+}
+
+/// Starts what writes conditions and statuses that nobody waits for.
+fn report(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &ControllerArgs,
+    told: Told,
+    leadership: &watch::Receiver<Leadership>,
+    epoch: &watch::Receiver<u64>,
+) {
+    let (expendable, namespace) = (RestartPolicy::EXPENDABLE, &args.cluster.namespace);
+    let (speakers, speakers_reader) = watch::channel(Speakers::default());
+    let api: Api<SpeakerStatus> = Api::namespaced(client.clone(), namespace);
+    let watcher = Watcher::new("SpeakerStatus", api, SpeakerFeed { speakers }, epoch.clone());
+    let crd = format!("speakerstatuses.{OWN_GROUP}");
+    workers.spawn(watcher.crd(Api::all(client.clone()), crd).optional(), expendable);
+    let class = args.cluster.load_balancer_class.clone();
+    let conditions =
+        ConditionWriter::new(client.clone(), class, told.view, told.plan, speakers_reader, leadership.clone());
+    workers.spawn(conditions, expendable);
+    let pools = PoolStatusWriter::new(client.clone(), namespace.clone(), told.usage, leadership.clone());
+    workers.spawn(pools, expendable);
 }
 
 fn pages(

@@ -88,7 +88,7 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     let (controller, controller_view) = ViewWriter::new(CONTROLLER_SOURCES);
     let leading = Leadership { term: Some(1), until: None };
     let (_leadership, leadership) = watch::channel(leading);
-    let (allocator, plan) = AllocatorActor::new(controller_view, leadership, args.load_balancer_class.clone());
+    let (allocator, plan, _usage) = AllocatorActor::new(controller_view, leadership, args.load_balancer_class.clone());
     supervisor.spawn(allocator, RestartPolicy::VITAL);
 
     let mut views = Vec::new();

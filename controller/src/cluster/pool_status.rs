@@ -1,0 +1,150 @@
+//! Writes the counts into the statuses of IPAddressPools: on change, each at most every few seconds.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ferrocast_api::{IPAddressPool, IPAddressPoolStatus};
+use ferrocast_core::{
+    actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
+    alloc::PoolUsage,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+
+use super::lease::Leadership;
+
+/// Shortest time between two rounds of writes: while thousands of Services come, a pool is written a few times, not thousands.
+const WRITE_PERIOD: Duration = Duration::from_secs(10);
+/// The first change after a time of rest is written so long after it was seen, with what follows soon.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Longest wait for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// How much of each pool is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The term of leadership in which it was counted; zero: none.
+    pub term: u64,
+    /// By pool.
+    pub pools: BTreeMap<Arc<str>, PoolUsage>,
+}
+
+/// Writes the statuses while leading.
+pub struct PoolStatusWriter {
+    client: Client,
+    namespace: String,
+    usage: watch::Receiver<Usage>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+/// What one term knows of the statuses as they are.
+type Written = BTreeMap<Arc<str>, IPAddressPoolStatus>;
+
+/// The status of a pool that is used so much.
+fn status(usage: &PoolUsage) -> IPAddressPoolStatus {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    IPAddressPoolStatus {
+        assigned_ipv4: number(usage.used_v4),
+        assigned_ipv6: number(usage.used_v6),
+        available_ipv4: number(usage.total_v4.saturating_sub(usage.used_v4)),
+        available_ipv6: number(usage.total_v6.saturating_sub(usage.used_v6)),
+    }
+}
+
+impl PoolStatusWriter {
+    /// A writer into the pools of `namespace`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: String,
+        usage: watch::Receiver<Usage>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
+        Self { client, namespace, usage, leadership }
+    }
+
+    /// The statuses as they are.
+    async fn read(&self, api: &Api<IPAddressPool>) -> Result<Written, kube::Error> {
+        let _ = self;
+        let pools = api.list(&ListParams::default()).await?;
+        let status = |pool: IPAddressPool| Some((pool.metadata.name?.into(), pool.status?));
+        Ok(pools.items.into_iter().filter_map(status).collect())
+    }
+
+    /// Writes what differs; the pools whose status was not written for an error of their own are told.
+    async fn write(&self, usage: &Usage, written: &mut Option<Written>) -> Result<(), kube::Error> {
+        let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
+        if written.is_none() {
+            *written = Some(self.read(&api).await?);
+        }
+        let Some(written) = written else { return Ok(()) };
+        written.retain(|name, _| usage.pools.contains_key(name));
+        for (name, used) in &usage.pools {
+            let status = status(used);
+            if written.get(name) == Some(&status) {
+                continue;
+            }
+            let leadership = *self.leadership.borrow();
+            if !leadership.allows(usage.term, Instant::now()) {
+                return Ok(());
+            }
+            let patch = Patch::Merge(json!({ "status": status }));
+            match api.patch_status(name, &PatchParams::default(), &patch).await {
+                Ok(_) => drop(written.insert(name.clone(), status)),
+                Err(kube::Error::Api(answer)) if answer.code == 404 => {} // its deletion is under way to us
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Actor for PoolStatusWriter {
+    const NAME: &'static str = "pool-status";
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
+        let mut written: Option<Written> = None;
+        let mut term = 0;
+        let mut failing = false;
+        self.usage.mark_changed();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = self.usage.changed() => changed.map_err(|_| ActorError::Upstream("usage"))?,
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(SETTLE) => {}
+            }
+            let usage = self.usage.borrow_and_update().clone();
+            if usage.term == 0 {
+                continue;
+            }
+            if std::mem::replace(&mut term, usage.term) != usage.term {
+                written = None;
+            }
+            let done = tokio::time::timeout(ANSWER_MAX, self.write(&usage, &mut written)).await;
+            let error = match done {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(chain(&error)),
+                Err(_) => Some(format!("no answer within {ANSWER_MAX:?}")),
+            };
+            match error {
+                None => failing = false,
+                Some(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(error, "counts of IPAddressPools not written, trying again");
+                    }
+                    self.usage.mark_changed();
+                }
+            }
+            let next = Instant::now() + WRITE_PERIOD;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep_until(Some(next)) => {}
+            }
+        }
+    }
+}

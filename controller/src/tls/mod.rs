@@ -1,0 +1,4 @@
+//! TLS: certificates of our own making, kept in a Secret, and a listener that serves the newest of them.
+pub mod authority;
+pub mod keeper;
+pub mod listener;
