@@ -9,6 +9,7 @@ pub mod http;
 pub mod roles;
 pub mod sandbox;
 pub mod state;
+pub mod validate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -27,7 +28,7 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Sandbox(_));
+    let quiet = matches!(cli.command, Command::Sandbox(_) | Command::Validate(_));
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
@@ -59,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Validate(args) => return validate::run(&args),
         Command::PrepareStateDir(args) => {
             state::prepare(&args.dir, args.uid, args.gid)
                 .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
@@ -72,7 +74,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Crds { .. }
+            | Command::Validate(_)
+            | Command::PrepareStateDir(_)
+            | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
         }
     })
 }
