@@ -35,6 +35,8 @@ pub enum Command {
     Sandbox(SandboxArgs),
     /// Say what state manifests lead to, or what would change if they were applied (exit code: 0 nothing, 2 changes, 1 error).
     Plan(PlanArgs),
+    /// Check configuration objects in manifests, and say everything that is wrong with them and what to write instead.
+    Validate(ValidateArgs),
     /// Create the directory of `speaker --state-dir` and give it to a user (an init container does).
     PrepareStateDir(PrepareStateDirArgs),
     /// Print the CustomResourceDefinitions.
@@ -189,6 +191,29 @@ impl From<OnAddressLoss> for ferrocast_core::config::OnAddressLoss {
 /// A duration as in the configuration objects, e.g. `5s`.
 fn duration(text: &str) -> Result<Duration, String> {
     ferrocast_core::config::parse_duration(text)
+}
+
+/// `ferrocast validate`. Exit code 0 if there are no errors, else 1.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Manifests: files, or directories of files that end in .yaml, .yml or .json; `-`: standard input. Without any: standard input.
+    #[arg(value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Namespace of the configuration objects. Objects that name another are not read by Ferrocast.
+    #[arg(long, env = "FERROCAST_NAMESPACE", default_value = "metallb-system")]
+    pub namespace: String,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = ReportFormat::Text)]
+    pub output: ReportFormat,
+}
+
+/// Output format of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// One line per problem, for people.
+    Text,
+    /// One JSON document.
+    Json,
 }
 
 /// `ferrocast prepare-state-dir`.

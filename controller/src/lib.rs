@@ -15,6 +15,8 @@ pub mod roles;
 pub mod sandbox;
 pub mod state;
 pub mod tls;
+pub mod validate;
+pub mod webhook;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -33,7 +35,7 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Sandbox(_) | Command::Plan(_));
+    let quiet = matches!(cli.command, Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_));
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
@@ -65,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Validate(args) => return validate::run(&args),
         Command::PrepareStateDir(args) => {
             state::prepare(&args.dir, args.uid, args.gid)
                 .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
@@ -80,9 +83,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Plan(args) => plan::run(args).await,
-            Command::Crds { .. } | Command::PrepareStateDir(_) | Command::Completions { .. } | Command::Migrate(_) => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Crds { .. }
+            | Command::Validate(_)
+            | Command::PrepareStateDir(_)
+            | Command::Completions { .. }
+            | Command::Migrate(_) => Ok(ExitCode::SUCCESS),
         }
     })
 }

@@ -69,6 +69,8 @@ impl ClusterView {
 pub struct ViewWriter {
     view: Arc<watch::Sender<ClusterView>>,
     needed: &'static [Source],
+    /// Counts the lists, whole or not.
+    lists: Arc<watch::Sender<u64>>,
 }
 
 impl ViewWriter {
@@ -76,7 +78,7 @@ impl ViewWriter {
     #[must_use]
     pub fn new(needed: &'static [Source]) -> (Self, watch::Receiver<ClusterView>) {
         let (view, reader) = watch::channel(ClusterView::default());
-        (Self { view: Arc::new(view), needed }, reader)
+        (Self { view: Arc::new(view), needed, lists: Arc::new(watch::Sender::new(0)) }, reader)
     }
 
     /// Edits the view; `edit` returns whether it changed anything. Readers wake if it did and the view is whole.
@@ -92,6 +94,13 @@ impl ViewWriter {
             *known = epoch.max(*known);
             newer && view.epoch_of(self.needed) > 0
         });
+        self.lists.send_modify(|lists| *lists += 1);
+    }
+
+    /// Wakes its reader with every list of any source, also before the view is whole: for what feeds one source from others.
+    #[must_use]
+    pub fn lists(&self) -> watch::Receiver<u64> {
+        self.lists.subscribe()
     }
 
     /// Has everything listed at least once?

@@ -5,6 +5,7 @@ use ferrocast_core::model::{
     AnnotationText, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service, ServiceAnnotations,
     ServiceCondition, ServiceKey, TrafficPolicy,
 };
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{core::v1 as core, discovery::v1::EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -146,6 +147,14 @@ pub fn service(object: &core::Service, writes: bool) -> Service {
     service
 }
 
+/// The networks of a Node's pods; the older field of one network counts if the list is not there.
+fn pod_cidrs(spec: Option<&core::NodeSpec>) -> Vec<IpNet> {
+    let Some(spec) = spec else { return Vec::new() };
+    let all = spec.pod_cidrs.iter().flatten();
+    let texts = if spec.pod_cidrs.is_some() { all.collect::<Vec<_>>() } else { spec.pod_cidr.iter().collect() };
+    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+}
+
 /// The digest of a Node.
 #[must_use]
 pub fn node(object: &core::Node) -> Node {
@@ -160,6 +169,7 @@ pub fn node(object: &core::Node) -> Node {
             .filter(|a| a.type_ == "InternalIP")
             .filter_map(|a| a.address.parse().ok())
             .collect(),
+        pod_cidrs: pod_cidrs(object.spec.as_ref()),
         network_unavailable: status
             .and_then(|s| s.conditions.as_ref())
             .into_iter()

@@ -304,6 +304,9 @@ fn l2_advertisement(spec: api::L2AdvertisementSpec) -> Spec {
         node_selectors: selectors(spec.node_selectors),
         service_selectors: selectors(spec.service_selectors),
         interfaces: spec.interfaces.unwrap_or_default(),
+        preferred_node_selectors: (spec.preferred_node_selectors.unwrap_or_default().into_iter())
+            .map(|p| (p.weight.into(), selector(p.preference)))
+            .collect(),
     })
 }
 

@@ -4,30 +4,50 @@ use std::sync::Arc;
 use ferrocast_api::{OWN_GROUP, SpeakerStatus};
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor},
+    config::InForce,
     view::{ClusterView, ViewWriter},
 };
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Secret};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::parts::{Elsewhere, stop_signal, watch_configuration};
+use super::parts::{Elsewhere, stop_signal, watch_configuration, watch_record};
 use crate::{
     allocator::{AllocatorActor, CONTROLLER_SOURCES, Plan},
     cli::ControllerArgs,
     cluster::{
         client,
         conditions::{ConditionWriter, SpeakerFeed, Speakers},
-        configurator::{Configurator, Reporter},
-        events::EventWriter,
+        configuration_state::{Component, StateWriter},
+        configurator::{Configurator, Leading, Reporter},
+        events::{EventQueue, EventWriter},
         feeds::{EndpointsFeed, NamespaceFeed, NodeFeed, ServiceFeed},
         lease::{Leader, Leadership},
         pool_status::{PoolStatusWriter, Usage},
+        resources::ResourcesDraft,
         status::StatusWriter,
         watch::Watcher,
     },
     http::{Admin, Pages, install_metrics},
+    in_force::{
+        parts::base_name,
+        store::{RecordWriter, Wanted},
+    },
+    tls::{
+        keeper::{ChainFeed, Keeper, Kept, Publish},
+        listener::Serving,
+    },
+    webhook::{
+        review::{ReviewSettings, Reviewer},
+        server::WebhookServer,
+    },
 };
+
+/// The Service in front of the webhooks, as `deploy/` has it.
+const WEBHOOK_SERVICE: &str = "ferrocast-webhook";
+/// The Secret with the webhook's certificate and its authority.
+const WEBHOOK_SECRET: &str = "ferrocast-webhook-cert";
 
 /// The replica's name in the Lease: the pod's name, or the host's, and a suffix that no other process has.
 fn identity(pod_name: Option<&str>) -> String {
@@ -101,8 +121,17 @@ fn start(
     let (busy, busy_reader) = watch::channel(0);
     let (events, queue) = EventWriter::new(client.clone(), "controller", identity.to_owned(), busy_reader);
     workers.spawn(events, RestartPolicy::EXPENDABLE);
-    let reporter = Reporter::Controller(queue.clone(), leadership.clone());
-    workers.spawn(Configurator::new(draft, view.clone(), reporter), vital);
+    let leading = configure(
+        workers,
+        client,
+        args,
+        Inputs { draft, view: &view, around: &readers, events: &queue },
+        leadership,
+        epoch,
+    );
+    if args.webhook.is_some() {
+        serve_webhook(workers, client, args, leading, &readers, leadership, epoch);
+    }
     let class = args.cluster.load_balancer_class.clone();
     let (allocator, plan, usage) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
     workers.spawn(allocator, vital);
@@ -110,6 +139,112 @@ fn start(
     workers.spawn(writer, vital);
     report(workers, client, args, Told { view: readers, plan: plan.clone(), usage }, leadership, epoch);
     (view, plan)
+}
+
+/// What the configuration in force is made of.
+struct Inputs<'a> {
+    draft: watch::Receiver<ResourcesDraft>,
+    view: &'a ViewWriter,
+    around: &'a watch::Receiver<ClusterView>,
+    events: &'a EventQueue,
+}
+
+/// What the webhook judges by.
+struct Judged {
+    draft: watch::Receiver<ResourcesDraft>,
+    in_force: watch::Receiver<Option<Arc<InForce>>>,
+}
+
+/// Starts what decides on, records and reports the configuration in force.
+fn configure(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &ControllerArgs,
+    inputs: Inputs<'_>,
+    leadership: &watch::Receiver<Leadership>,
+    epoch: &watch::Receiver<u64>,
+) -> Judged {
+    let (vital, expendable, namespace) = (RestartPolicy::VITAL, RestartPolicy::EXPENDABLE, &args.cluster.namespace);
+    let stored = watch_record(workers, client, &args.cluster, epoch);
+    let (record, wanted) = watch::channel(Wanted::default());
+    let (in_force, in_force_reader) = watch::channel(None);
+    let (found, found_reader) = watch::channel(None);
+    let class = args.cluster.load_balancer_class.clone();
+    let base = base_name(class.as_deref());
+    let leading = Leading {
+        events: inputs.events.clone(),
+        leadership: leadership.clone(),
+        around: inputs.around.clone(),
+        record,
+        in_force,
+        class,
+        on_address_loss: args.on_address_loss.into(),
+    };
+    let reporter = Reporter::Controller(Box::new(leading));
+    let configurator = Configurator::new(inputs.draft.clone(), stored.clone(), inputs.view.clone(), found, reporter);
+    workers.spawn(configurator, vital);
+    let writer = RecordWriter::new(client.clone(), namespace.clone(), base, wanted, stored, leadership.clone());
+    workers.spawn(writer, vital);
+    let component = Component::Controller(leadership.clone());
+    workers.spawn(StateWriter::new(client.clone(), namespace.clone(), component, found_reader), expendable);
+    Judged { draft: inputs.draft, in_force: in_force_reader }
+}
+
+/// Starts the webhook and what keeps its certificate.
+fn serve_webhook(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &ControllerArgs,
+    judged: Judged,
+    view: &watch::Receiver<ClusterView>,
+    leadership: &watch::Receiver<Leadership>,
+    epoch: &watch::Receiver<u64>,
+) {
+    let Some(addr) = args.webhook else { return };
+    let namespace = certificate_namespace(args).to_owned();
+    let mut names =
+        vec![format!("{WEBHOOK_SERVICE}.{namespace}.svc"), format!("{WEBHOOK_SERVICE}.{namespace}.svc.cluster.local")];
+    names.extend(args.webhook_host.iter().cloned());
+    let kept = Kept {
+        namespace,
+        secret: WEBHOOK_SECRET.to_owned(),
+        common_name: "Ferrocast webhook",
+        names,
+        publish: Publish::Webhook(args.webhook_configuration.clone()),
+    };
+    let serving = keep_certificate(workers, client, kept, leadership, epoch);
+    let settings = ReviewSettings {
+        namespace: args.cluster.namespace.clone(),
+        class: args.cluster.load_balancer_class.clone(),
+        on_address_loss: args.on_address_loss.into(),
+    };
+    let Judged { draft, in_force } = judged;
+    let reviewer = Reviewer { client: client.clone(), settings, draft, in_force, view: view.clone() };
+    workers.spawn(WebhookServer::new(addr, serving, reviewer), RestartPolicy::EXPENDABLE);
+}
+
+/// Where certificates live.
+fn certificate_namespace(args: &ControllerArgs) -> &str {
+    let given = args.certificate_namespace.as_deref().or(args.lease_namespace.as_deref());
+    given.unwrap_or(&args.cluster.namespace)
+}
+
+/// Starts the watcher of a Secret with certificates, and what renews them; returns what is served with them.
+fn keep_certificate(
+    workers: &mut Supervisor,
+    client: &Client,
+    kept: Kept,
+    leadership: &watch::Receiver<Leadership>,
+    epoch: &watch::Receiver<u64>,
+) -> Serving {
+    let (seen, seen_reader) = watch::channel(None);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &kept.namespace);
+    let watcher = Watcher::new("Secret", secrets, ChainFeed { seen }, epoch.clone());
+    workers.spawn(watcher.fields(&format!("metadata.name={}", kept.secret)), RestartPolicy::EXPENDABLE);
+    let serving = Serving::default();
+    let keeper = Keeper::new(client.clone(), kept, seen_reader, leadership.clone(), serving.clone());
+    workers.spawn(keeper, RestartPolicy::EXPENDABLE);
+    serving
 }
 
 /// What the reports are made of.

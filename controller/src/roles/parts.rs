@@ -5,6 +5,7 @@ use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, RestartPolicy, Supervisor, chain},
     config::Resources,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, api::ListParams, core::DynamicObject};
 use tokio::{
@@ -12,9 +13,14 @@ use tokio::{
     sync::watch,
 };
 
+use crate::cli::ClusterArgs;
 use crate::cluster::{
     resources::{Kind, ResourceFeed, ResourcesDraft, SECRETS, SecretFeed},
     watch::Watcher,
+};
+use crate::in_force::{
+    self,
+    store::{PartFeed, Stored},
 };
 
 /// Waits for SIGTERM or SIGINT.
@@ -58,6 +64,22 @@ pub(super) fn watch_configuration(
         draft.send_modify(|draft| draft.epochs[SECRETS] = u64::MAX);
     }
     reader
+}
+
+/// Starts the watcher of the record of the configuration in force, and returns what it sees.
+pub(super) fn watch_record(
+    supervisor: &mut Supervisor,
+    client: &Client,
+    cluster: &ClusterArgs,
+    epoch: &watch::Receiver<u64>,
+) -> watch::Receiver<Stored> {
+    let base = in_force::parts::base_name(cluster.load_balancer_class.as_deref());
+    let selector = format!("{}={base}", in_force::store::LABEL);
+    let (feed, stored) = PartFeed::new(base);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &cluster.namespace);
+    let watcher = Watcher::new("ConfigMap", maps, feed, epoch.clone()).labels(&selector);
+    supervisor.spawn(watcher, RestartPolicy::VITAL);
+    stored
 }
 
 /// Looks once for configuration in other namespaces if there is none in ours, and warns.

@@ -17,16 +17,18 @@ use tokio::sync::watch;
 use super::{
     documents::{announced_lines, decisions_document},
     ending::{self, Whose},
-    parts::{Elsewhere, stop_signal, watch_configuration},
+    parts::{Elsewhere, stop_signal, watch_configuration, watch_record},
     sessions::{routes_document, sessions_document},
 };
 use crate::{
     cli::SpeakerArgs,
     cluster::{
         client,
+        configuration_state::{Component, StateWriter},
         configurator::{Configurator, Reporter},
         events::EventWriter,
         feeds::{EndpointsFeed, NodeFeed, ServiceFeed},
+        service_status::ServiceStatusWriter,
         speaker::{ReporterInputs, SpeakerReporter},
         watch::Watcher,
     },
@@ -76,6 +78,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         let keeper = StateKeeper::new(dir.clone(), decisions.clone(), peers_reader.clone());
         workers.spawn(keeper, RestartPolicy::EXPENDABLE);
     }
+    let peers_of_status = peers_reader.clone();
     let reporter = SpeakerReporter::new(ReporterInputs {
         client: client.clone(),
         namespace: args.cluster.namespace.clone(),
@@ -87,6 +90,11 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         node: node.clone(),
     });
     workers.spawn(reporter, RestartPolicy::EXPENDABLE);
+    if args.service_bgp_status {
+        let (namespace, peers) = (args.cluster.namespace.clone(), peers_of_status);
+        let statuses = ServiceStatusWriter::new(client.clone(), namespace, node.clone(), decisions.clone(), peers);
+        workers.spawn(statuses, RestartPolicy::EXPENDABLE);
+    }
     let pages = pages(metrics, node, view, decisions.clone(), &bgp, drained.clone());
     announcing.spawn(Admin::new(args.http, pages), RestartPolicy::EXPENDABLE);
 
@@ -181,7 +189,12 @@ fn watch(
     let (_, idle) = watch::channel(0);
     let (events, queue) = EventWriter::new(client.clone(), "speaker", args.node_name.to_string(), idle);
     workers.spawn(events, RestartPolicy::EXPENDABLE);
-    workers.spawn(Configurator::new(draft, view.clone(), Reporter::Speaker(queue)), vital);
+    let stored = watch_record(workers, client, &args.cluster, &epoch);
+    let (found, found_reader) = watch::channel(None);
+    workers.spawn(Configurator::new(draft, stored, view.clone(), found, Reporter::Speaker(queue)), vital);
+    let component = Component::Speaker(args.node_name.to_string());
+    let state = StateWriter::new(client.clone(), args.cluster.namespace.clone(), component, found_reader);
+    workers.spawn(state, RestartPolicy::EXPENDABLE);
     (view, reader, epoch_sender)
 }
 

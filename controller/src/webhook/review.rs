@@ -97,7 +97,7 @@ pub struct Situation<'a> {
 fn builder(in_force: Option<&InForce>) -> Builder {
     let mut builder = Builder::default();
     if let Some(past) = in_force {
-        builder.restore(past.clone());
+        builder.restore(past);
     }
     builder
 }
@@ -122,14 +122,11 @@ pub fn judge(situation: &Situation<'_>, edit: &Edit, collected: bool) -> Verdict
     }
     let warned = |p: &&Problem| p.object == *key && !before.problems.contains(p);
     let mut warnings: Vec<String> = after.problems.iter().filter(warned).map(ToString::to_string).collect();
-    let living = Living {
-        services: &situation.view.services,
-        namespaces: &situation.view.namespaces,
-        class: situation.class,
-    };
+    let living =
+        Living { services: &situation.view.services, namespaces: &situation.view.namespaces, class: situation.class };
     let lost = losses(&situation.view.config, &after, &living);
     let already = losses(&situation.view.config, &before, &living);
-    let new: Vec<&Loss> = lost.all().iter().filter(|loss| !already.all().contains(loss)).collect();
+    let new: Vec<&Loss> = lost.0.iter().filter(|loss| !already.0.contains(loss)).collect();
     if new.is_empty() || collected {
         return Verdict::allow(warnings);
     }
@@ -189,7 +186,11 @@ fn refused(edit: &Edit, before: &Config, after: &Config) -> Option<String> {
             _ => Vec::new(),
         };
         return (!users.is_empty()).then(|| {
-            format!("failed to delete BFDProfile {}, used by BGPPeer {}: change these first", key.name, users.join(", "))
+            format!(
+                "failed to delete BFDProfile {}, used by BGPPeer {}: change these first",
+                key.name,
+                users.join(", ")
+            )
         });
     }
     // What was wrong before is not this edit's fault, unless it is about this very object.
@@ -258,7 +259,9 @@ impl Reviewer {
         let draft = self.draft.borrow().clone();
         let (view, in_force) = (self.view.borrow().clone(), self.in_force.borrow().clone());
         if draft.epoch() == 0 || view.epoch(ferrocast_core::view::Source::Services) == 0 {
-            return Verdict::deny("Ferrocast has just started and has not read the configuration yet: try again".to_owned());
+            return Verdict::deny(
+                "Ferrocast has just started and has not read the configuration yet: try again".to_owned(),
+            );
         }
         let situation = Situation {
             resources: &draft.resources,

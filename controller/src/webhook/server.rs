@@ -53,8 +53,9 @@ async fn answer(
     State(reviewer): State<Arc<Reviewer>>,
     Json(review): Json<AdmissionReview<DynamicObject>>,
 ) -> Result<Json<AdmissionReview<DynamicObject>>, (StatusCode, String)> {
-    let request: AdmissionRequest<DynamicObject> =
-        review.try_into().map_err(|_| (StatusCode::BAD_REQUEST, "an AdmissionReview without a request\n".to_owned()))?;
+    let request: AdmissionRequest<DynamicObject> = review
+        .try_into()
+        .map_err(|_| (StatusCode::BAD_REQUEST, "an AdmissionReview without a request\n".to_owned()))?;
     let Verdict { allowed, message, warnings } = reviewer.review(&request).await;
     let outcome = if allowed { "allowed" } else { "denied" };
     metrics::counter!("ferrocast_webhook_requests_total", "outcome" => outcome).increment(1);

@@ -6,14 +6,16 @@ use std::{
 };
 
 use super::{
-    BgpAdvertisement, BgpAdvertisementSpec, Config, IpRange, L2AdvertisementSpec, Meta, Pool,
-    check::{Report, integer, names, selectors},
+    BgpAdvertisement, BgpAdvertisementSpec, Config, IpRange, L2AdvertisementSpec, Meta, Pool, RawSelector,
+    check::{Report, integer, names, selector, selectors},
     community::{self, Aliases},
 };
-use crate::model::{IpFamily, LabelSelector};
+use crate::model::{IpFamily, LabelSelector, ObjectKey};
 
 /// A host route of IPv4.
 const LENGTH_V4_MAX: u8 = 32;
+/// Weights of preferred nodes, as in MetalLB's CRD.
+const PREFERENCE_WEIGHT: (i64, i64) = (1, 100);
 /// A host route of IPv6.
 const LENGTH_V6_MAX: u8 = 128;
 
@@ -63,6 +65,20 @@ pub(super) fn check(
         }
     }
     (!report.has_error()).then(|| Arc::new(advertisement))
+}
+
+/// Selectors for pools that match none: legal, since one may come later.
+pub(super) fn warn_no_pool(raw: &[RawSelector], config: &Config, report: &mut Report) {
+    for (i, raw) in raw.iter().enumerate() {
+        let field = format!("spec.ipAddressPoolSelectors[{i}]");
+        // One that is none has been told.
+        let Some(selector) = selector(&mut Report::new(&ObjectKey::default()), &field, raw) else { continue };
+        let mut labels = config.pools.values().map(|p| &p.labels).chain(config.pools_unknown.values());
+        if !labels.any(|labels| selector.matches(labels)) {
+            let suggestion = "check keys and values against the labels of the pools";
+            report.warning("selectsNothing", field, &selector, "matches no IPAddressPool", suggestion);
+        }
+    }
 }
 
 /// Does it announce no more than each entry of the pools it selects has room for?
@@ -121,12 +137,8 @@ pub(super) fn check_conflicts(
             let message =
                 format!("advertisements {:?} and {:?} are equal: the older stays", advertisement.name, other.name);
             report.error("advertisementsEqual", "spec", "", message, "remove this one");
-        } else if advertisement.local_pref != other.local_pref
-            && advertisement.service_selectors.is_empty()
-            && other.service_selectors.is_empty()
-            && advertisement.shares_peer_with(other)
-            && nodes_overlap(&advertisement.node_selectors, &other.node_selectors)
-            && let Some(pool) = config.pools.values().find(|p| announce_the_same(advertisement, other, p))
+        } else if nodes_overlap(&advertisement.node_selectors, &other.node_selectors)
+            && let Some(pool) = disagree(advertisement, other, config)
         {
             let (mine, theirs) = (advertisement.local_pref.unwrap_or(0), other.local_pref.unwrap_or(0));
             let message = format!(
@@ -138,6 +150,15 @@ pub(super) fn check_conflicts(
             report.error("localPrefConflict", "spec.localPref", mine, message, suggestion);
         }
     }
+}
+
+/// A pool for whose prefixes both say another local preference to the same peer, on a node that both select.
+pub(super) fn disagree<'a>(a: &BgpAdvertisement, b: &BgpAdvertisement, config: &'a Config) -> Option<&'a Arc<Pool>> {
+    let may = a.local_pref != b.local_pref
+        && a.service_selectors.is_empty()
+        && b.service_selectors.is_empty()
+        && a.shares_peer_with(b);
+    config.pools.values().find(|pool| may && announce_the_same(a, b, pool))
 }
 
 /// Do both select the pool and turn an address of it into the same prefix?
@@ -178,6 +199,11 @@ pub(super) fn check_layer2(spec: &L2AdvertisementSpec, report: &mut Report) {
     selectors(report, "spec.nodeSelectors", &spec.node_selectors);
     selectors(report, "spec.serviceSelectors", &spec.service_selectors);
     names(report, "spec.interfaces", "interface", &spec.interfaces);
+    for (i, (weight, preference)) in spec.preferred_node_selectors.iter().enumerate() {
+        let at = format!("spec.preferredNodeSelectors[{i}]");
+        integer::<u8>(report, &format!("{at}.weight"), Some(*weight), PREFERENCE_WEIGHT, "weight");
+        selector(report, &format!("{at}.preference"), preference);
+    }
     let message = "layer 2 is not announced yet: this object has no effect";
     report.warning("layer2NotAnnounced", "", "", message, "");
 }

@@ -1,17 +1,19 @@
 //! From [`Resources`] to [`Config`].
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
-    BfdProfile, BgpAdvertisement, Config, Password, Problem, Resource, Resources, Severity, Spec, advert, bfd,
+    Config, InForce, Problem, Resource, Resources, Severity, Spec, advert, bfd,
     check::Report,
     community::{self, Aliases},
-    peer::{self, PeerDraft, Profiles},
-    peer_policy::{self, Applied, LastKeys, PolicyDraft},
-    pool::{self, PoolDraft, Taken},
-    pool_policy::{self, PoolPolicyDraft},
-    reservation::{self, ReservationDraft, ReservedAddresses},
+    loss,
+    past::LastValid,
+    peer::{self, Profiles},
+    peer_policy::{self, Applied},
+    pool::{self, Taken},
+    pool_policy,
+    reservation::{self, ReservedAddresses},
 };
-use crate::{announce::Community, model::ObjectKey};
+use crate::model::ObjectKey;
 
 /// What is said of an object whose newest version is not in force but an older one is.
 const OLDER_IN_FORCE: &str = "the last valid version stays in force";
@@ -22,30 +24,11 @@ pub struct Builder {
     last_valid: LastValid,
 }
 
-/// Of each kind, what was read from the last valid version, with everything that it depended on resolved.
-#[derive(Debug, Default)]
-struct LastValid {
-    pools: BTreeMap<Arc<str>, PoolDraft>,
-    peers: BTreeMap<Arc<str>, PeerDraft>,
-    /// By peer: the Secret that it names, and the password read from it last.
-    passwords: BTreeMap<Arc<str>, (Arc<str>, Password)>,
-    advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
-    communities: BTreeMap<Arc<str>, Arc<[(String, Community)]>>,
-    profiles: BTreeMap<Arc<str>, Arc<BfdProfile>>,
-    /// By peer: the BFDProfile that it was given last.
-    given: BTreeMap<Arc<str>, Arc<BfdProfile>>,
-    policies: BTreeMap<Arc<str>, PolicyDraft>,
-    /// By policy: the keys read last.
-    keys: BTreeMap<Arc<str>, LastKeys>,
-    pool_policies: BTreeMap<Arc<str>, PoolPolicyDraft>,
-    reservations: BTreeMap<Arc<str>, ReservationDraft>,
-}
-
 /// One pass over the resources.
 struct Pass<'a> {
     resources: &'a Resources,
     /// Every object, the older first.
-    objects: Vec<&'a Resource>,
+    objects: Vec<&'a Arc<Resource>>,
     config: Config,
 }
 
@@ -54,7 +37,7 @@ impl Builder {
     #[must_use]
     pub fn build(&mut self, resources: &Resources) -> Config {
         self.last_valid.forget_deleted(resources);
-        let mut objects: Vec<&Resource> = resources.objects.values().map(|r| &**r).collect();
+        let mut objects: Vec<&Arc<Resource>> = resources.objects.values().collect();
         objects.sort_by(|a, b| (a.meta.created_s, &a.meta.key).cmp(&(b.meta.created_s, &b.meta.key)));
         let mut pass = Pass { resources, objects, config: Config::default() };
         let aliases = pass.communities(&mut self.last_valid);
@@ -75,35 +58,38 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// What of the past must survive a restart; `config`: what was built last, with [`Config::former`] and [`Config::moved`].
+    #[must_use]
+    pub fn in_force(&self, config: &Config) -> InForce {
+        self.last_valid.in_force(config)
+    }
+
+    /// Begins with a past: an object that is invalid at the next build keeps the version that is in it. An object with another uid
+    /// is another object.
+    pub fn restore(&mut self, kept: &InForce) {
+        self.last_valid.restore(kept);
+    }
+}
+
 /// [`Builder::build`] without a past.
 #[must_use]
 pub fn build(resources: &Resources) -> Config {
     Builder::default().build(resources)
 }
 
-impl LastValid {
-    fn forget_deleted(&mut self, resources: &Resources) {
-        let exists = |kind: &'static str, name: &Arc<str>| {
-            resources.objects.contains_key(&ObjectKey { kind, name: name.clone() })
-        };
-        self.pools.retain(|name, _| exists("IPAddressPool", name));
-        self.peers.retain(|name, _| exists("BGPPeer", name));
-        self.passwords.retain(|name, _| exists("BGPPeer", name));
-        self.advertisements.retain(|name, _| exists("BGPAdvertisement", name));
-        self.communities.retain(|name, _| exists("Community", name));
-        self.profiles.retain(|name, _| exists("BFDProfile", name));
-        self.given.retain(|name, _| exists("BGPPeer", name));
-        self.policies.retain(|name, _| exists("BGPPeerPolicy", name));
-        self.keys.retain(|name, _| exists("BGPPeerPolicy", name));
-        self.pool_policies.retain(|name, _| exists("PoolPolicy", name));
-        self.reservations.retain(|name, _| exists("AddressReservation", name));
-    }
-}
-
 /// Starts the report on an object with what reading it found.
 fn report_on(object: &Resource) -> Report {
     let mut report = Report::new(&object.meta.key);
     report.problems.extend(object.problems.iter().cloned());
+    if let Some(text) = &object.meta.on_address_loss
+        && loss::Wish::parse(text).is_none()
+    {
+        let field = "metadata.annotations[ferrocast.io/on-address-loss]";
+        let message = format!("{text:?} has no meaning");
+        let suggestion = "write hold, or move- and the digest of the set that the denial named";
+        report.warning("onAddressLossInvalid", field, text, message, suggestion);
+    }
     if object.spec.is_none() && !report.has_error() {
         report.error("wrongType", "spec", "", "has not the shape that its kind requires", "");
     }
@@ -111,7 +97,7 @@ fn report_on(object: &Resource) -> Report {
 }
 
 impl<'a> Pass<'a> {
-    fn of_kind(&self, kind: &'static str) -> Vec<&'a Resource> {
+    fn of_kind(&self, kind: &'static str) -> Vec<&'a Arc<Resource>> {
         self.objects.iter().filter(|o| o.meta.key.kind == kind).copied().collect()
     }
 
@@ -137,6 +123,7 @@ impl<'a> Pass<'a> {
             let mut kept = false;
             if let Some(own) = admitted {
                 past.communities.insert(name.clone(), own);
+                past.remember(object);
             } else if let Some(own) = past.communities.get(name) {
                 kept = community::admit(&mut aliases, name, own, &mut Report::new(&object.meta.key));
             }
@@ -158,8 +145,9 @@ impl<'a> Pass<'a> {
             let mut kept = false;
             if let (Some(draft), true) = (draft, pool.is_some()) {
                 past.pools.insert(name.clone(), draft);
+                past.remember(object);
             } else if let Some(draft) = past.pools.get(name) {
-                pool = taken.admit(draft, &mut Report::new(&object.meta.key));
+                pool = taken.admit_rest(draft);
                 kept = pool.is_some();
             }
             match pool {
@@ -185,6 +173,7 @@ impl<'a> Pass<'a> {
             let mut kept = false;
             if let Some(draft) = admitted {
                 past.pool_policies.insert(name.clone(), draft);
+                past.remember(object);
             } else if let Some(draft) = past.pool_policies.get(name) {
                 let mut unheard = Report::new(&object.meta.key);
                 kept = pool_policy::admit(draft, name, releases, &mut self.config, &mut unheard);
@@ -208,6 +197,7 @@ impl<'a> Pass<'a> {
             let mut kept = false;
             if let (Some(draft), false) = (draft, report.has_error()) {
                 past.reservations.insert(name.clone(), draft);
+                past.remember(object);
             } else if let Some(draft) = past.reservations.get(name) {
                 let mut unheard = Report::new(&object.meta.key);
                 reservation = taken.admit(draft, name, releases, &self.config, true, &mut unheard);
@@ -232,6 +222,7 @@ impl<'a> Pass<'a> {
             let kept = read.is_none() && past.profiles.contains_key(name);
             if let Some(profile) = read {
                 past.profiles.insert(name.clone(), profile);
+                past.remember(object);
             }
             profiles.insert(name.clone(), past.profiles.get(name).cloned());
             self.file(report, kept);
@@ -250,15 +241,23 @@ impl<'a> Pass<'a> {
             let kept = draft.is_none() && past.peers.contains_key(name);
             if let Some(draft) = draft {
                 past.peers.insert(name.clone(), draft);
+                past.remember(object);
             }
             let mut notes = Report::new(&object.meta.key);
             if let Some(draft) = past.peers.get(name) {
                 let last = past.passwords.remove(name).filter(|(secret, _)| Some(secret) == draft.secret.as_ref());
                 let mut peer = draft.resolve(self.resources, last.map(|(_, password)| password), &mut notes);
+                draft.resolve_lost_password(&mut peer, object.spec.as_ref());
                 if let (Some(secret), Some(password)) = (&draft.secret, &peer.password) {
                     past.passwords.insert(name.clone(), (secret.clone(), password.clone()));
                 }
                 draft.resolve_bfd(&mut peer, profiles, past.given.remove(name), &mut notes);
+                if let Some(profile) = peer.bfd.as_ref().filter(|b| b.echo_interval.is_some() && peer.ebgp_multi_hop) {
+                    let message =
+                        "echoMode of the profile has no effect: ebgpMultiHop is set, and echo is for one hop only";
+                    let suggestion = "name a profile without echoMode";
+                    notes.warning("noEffect", "spec.bfdProfile", &profile.name, message, suggestion);
+                }
                 past.given.extend(peer.bfd.iter().map(|profile| (name.clone(), profile.clone())));
                 if let Some(other) = self.config.peers.values().find(|other| peer::dial_the_same(other, &peer)) {
                     let message = format!(
@@ -287,10 +286,11 @@ impl<'a> Pass<'a> {
                     advert::check_conflicts(advertisement, &self.config.advertisements, &self.config, &mut report);
                 }
                 self.warn_unknown_names(&spec.ip_address_pools, &spec.peers, &mut report);
+                advert::warn_no_pool(&spec.ip_address_pool_selectors, &self.config, &mut report);
             }
             let mut kept = false;
             if let Some(advertisement) = read.filter(|_| !report.has_error()) {
-                past.advertisements.insert(name.clone(), advertisement.clone());
+                past.remember_advertisement(object, advertisement.clone(), aliases);
                 self.config.advertisements.insert(name.clone(), advertisement);
             } else if let Some(advertisement) = past.advertisements.get(name) {
                 let mut conflicts = Report::new(&object.meta.key);
@@ -321,7 +321,10 @@ impl<'a> Pass<'a> {
                 advert::warn_unknown("spec.advertisements", "BGPAdvertisement", names, exists, &mut report);
             }
             let kept = read.is_none() && past.policies.contains_key(name);
-            past.policies.extend(read.map(|draft| (name.clone(), draft)));
+            if let Some(draft) = read {
+                past.policies.insert(name.clone(), draft);
+                past.remember(object);
+            }
             self.file(report, kept);
         }
         let mut applied: Vec<Applied<'_>> = Vec::with_capacity(objects.len());
@@ -365,6 +368,7 @@ impl<'a> Pass<'a> {
                     let mut report = report_on(object);
                     advert::check_layer2(spec, &mut report);
                     self.warn_unknown_names(&spec.ip_address_pools, &[], &mut report);
+                    advert::warn_no_pool(&spec.ip_address_pool_selectors, &self.config, &mut report);
                     self.file(report, false);
                 }
                 _ => {

@@ -98,6 +98,21 @@ pub(super) fn selectors(report: &mut Report, field: &str, raw: &[RawSelector]) -
 
 /// Reads one selector; a wrong one is reported.
 pub(super) fn selector(report: &mut Report, field: &str, raw: &RawSelector) -> Option<LabelSelector> {
+    let labels = raw.match_labels.iter().map(|(key, value)| (key, std::slice::from_ref(value)));
+    let expressions = raw.match_expressions.iter().map(|(key, _, values)| (key, &values[..]));
+    for (key, values) in labels.chain(expressions).filter(|(key, _)| !key.is_empty()) {
+        let wrong = match values.iter().find(|value| !is_label_value(value)) {
+            _ if !is_label_key(key) => (key, "key"),
+            Some(value) => (value, "value"),
+            None => continue,
+        };
+        let (text, what) = wrong;
+        let message = format!("invalid label selector: {text:?} is not the {what} of a label");
+        let suggestion = "write letters, digits, '-', '_' and '.', at most 63, the first and the last a letter or digit; \
+                          a key may have a DNS name and '/' in front";
+        report.error("selectorInvalid", field, text, message, suggestion);
+        return None;
+    }
     let read = LabelSelector::new(raw.match_labels.clone(), raw.match_expressions.iter().cloned());
     let wrong = |error: SelectorError| {
         let suggestion = match error {
@@ -111,6 +126,30 @@ pub(super) fn selector(report: &mut Report, field: &str, raw: &RawSelector) -> O
         report.error("selectorInvalid", field, "", format!("invalid label selector: {message}"), suggestion);
     };
     read.map_err(wrong).ok()
+}
+
+/// The longest name in a label's key, and the longest value. Source:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+const LABEL_LEN_MAX: usize = 63;
+/// The longest prefix of a label's key.
+const LABEL_PREFIX_LEN_MAX: usize = 253;
+
+/// Letters and digits, with these others between them.
+fn is_word(text: &str, between: &[u8]) -> bool {
+    let bytes = text.as_bytes();
+    let ends = bytes.first().zip(bytes.last());
+    ends.is_some_and(|(first, last)| first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || between.contains(b))
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || (text.len() <= LABEL_LEN_MAX && is_word(text, b"-_."))
+}
+
+fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let prefix_fits = |p: &str| p.len() <= LABEL_PREFIX_LEN_MAX && p.split('.').all(|part| is_word(part, b"-"));
+    !name.is_empty() && is_label_value(name) && prefix.is_none_or(prefix_fits)
 }
 
 /// Reads a list of names; empty and double ones are reported. `what` says what they name, e.g. `peer`.

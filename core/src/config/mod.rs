@@ -4,11 +4,15 @@
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
 mod advert;
+mod allows;
 mod bfd;
 mod build;
 mod check;
 mod community;
 mod duration;
+mod in_force;
+mod loss;
+mod past;
 mod peer;
 mod peer_policy;
 mod policy;
@@ -19,12 +23,16 @@ mod ranges;
 mod reservation;
 mod rules;
 mod spec;
+mod surroundings;
 mod terms;
 #[cfg(test)]
 mod tests;
 
+pub use allows::{namespace_by_name, pool_allows};
 pub use build::{Builder, build};
 pub use duration::parse as parse_duration;
+pub use in_force::{IN_FORCE_VERSION, InForce, KeptObject};
+pub use loss::{DIGEST_LEN, Living, Loss, LossReason, Losses, Past, Wish, carry_over, losses};
 pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, TcpAoAlgorithm, TcpAoKey, Weight};
 pub use problem::{Problem, Severity};
 pub use rules::RULES;
@@ -33,6 +41,7 @@ pub use spec::{
     LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release, ReservationSpec, Resource, Resources,
     RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Spec, TcpAoKeySpec,
 };
+pub use surroundings::{Networks, Surroundings, check_surroundings};
 pub use terms::{
     FormerPool, OnAddressLoss, PoolPolicy, Quota, Reservation, Reserved, ReservedFor, SharingRules, Strategy,
 };

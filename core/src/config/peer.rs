@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BfdProfile, BgpPeerSpec, Meta, Password, Peer, PeerAs, PeerEndpoint, Resources, SessionPolicy,
+    BfdProfile, BgpPeerSpec, Meta, Password, Peer, PeerAs, PeerEndpoint, Resources, SessionPolicy, Spec,
     check::{Report, integer, selectors},
     duration,
 };
@@ -42,6 +42,8 @@ pub(super) struct PeerDraft {
     pub(super) secret: Option<Arc<str>>,
     /// Name of its BFDProfile.
     pub(super) bfd_profile: Option<Arc<str>>,
+    /// A password was written in the object, and is not known since a restart.
+    pub(super) password_lost: bool,
 }
 
 /// Checks everything about a peer that concerns no other object.
@@ -107,7 +109,7 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
         routes: Arc::default(),
     };
     let bfd_profile = written(spec.bfd_profile.as_ref()).map(Into::into);
-    Some(PeerDraft { peer, secret, bfd_profile })
+    Some(PeerDraft { peer, secret, bfd_profile, password_lost: false })
 }
 
 const ASN_RANGE: (i64, i64) = (1, u32::MAX as i64);
@@ -286,6 +288,9 @@ pub(super) fn too_long(octets: usize, what: &str) -> Option<String> {
         .then(|| format!("{what} has {octets} octets: TCP allows at most {PASSWORD_OCTETS_MAX}"))
 }
 
+/// Why a peer whose last valid version had a password of its own is not dialled.
+const PASSWORD_LOST: &str = "the last valid version had a password that is not kept over a restart: mend the object";
+
 /// How a Secret must be.
 pub(super) const SECRET_HOW: &str =
     "create a Secret of type kubernetes.io/basic-auth in this namespace, with the key password";
@@ -314,6 +319,19 @@ fn warn_about_what_does_nothing(spec: &BgpPeerSpec, report: &mut Report) {
 }
 
 impl PeerDraft {
+    /// Gives a peer that a restart left without the password that was written in it the one written there now, whatever else is wrong
+    /// there; without one the peer is in force but not dialled.
+    pub(super) fn resolve_lost_password(&self, peer: &mut Peer, now: Option<&Spec>) {
+        if !self.password_lost {
+            return;
+        }
+        let Some(Spec::Peer(spec)) = now else { return peer.password_missing = Some(PASSWORD_LOST.to_owned()) };
+        match written(spec.password.as_ref()).filter(|p| too_long(p.len(), "").is_none()) {
+            Some(password) => peer.password = Some(Password(password.into())),
+            None => peer.password_missing = Some(PASSWORD_LOST.to_owned()),
+        }
+    }
+
     /// The peer with its password looked up. A Secret that is missing or invalid leaves the last password that was read from
     /// it in use, so that its session goes on; without one the peer is in force but not dialled.
     pub(super) fn resolve(&self, resources: &Resources, last: Option<Password>, report: &mut Report) -> Peer {

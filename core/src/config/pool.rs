@@ -9,9 +9,6 @@ use super::{
     ranges::RangeMap,
 };
 
-/// How many ranges a message lists before it says "and more": enough to recognise a pool by.
-const RANGES_SHOWN_MAX: usize = 4;
-
 /// A valid pool by itself, before other pools are looked at.
 #[derive(Clone, Debug)]
 pub(super) struct PoolDraft {
@@ -163,51 +160,39 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// The pool less what older pools have, which is reported; `None` if nothing is left. What is left is taken from now on.
+    /// Adds the pool, unless an older one has an address of it, which is reported.
     pub(super) fn admit(&mut self, draft: &PoolDraft, report: &mut Report) -> Option<Arc<Pool>> {
-        let mut left = Vec::new();
-        let mut overlaps = Vec::new();
+        let name = &draft.pool.name;
+        let mut free = true;
         for (i, (range, entry)) in draft.pool.written.iter().zip(draft.entries.iter()).enumerate() {
-            left.extend(self.ranges.subtract(*range));
-            if let Some((_, (pool, other))) = self.ranges.first_overlap(*range) {
-                overlaps.push((i, entry, pool.clone(), other.clone()));
-            }
-        }
-        let remedy = match shown(&left) {
-            None => "nothing is left of the pool, it is not in force".to_owned(),
-            Some(list) => format!("the older pool keeps it, this pool gives out only {list}"),
-        };
-        for (i, entry, pool, other) in overlaps {
-            let name = &draft.pool.name;
+            let Some((_, (pool, other))) = self.ranges.first_overlap(*range) else { continue };
             let message = format!(
-                "CIDR {entry:?} in pool {name:?} overlaps with already defined CIDR {other:?} of pool {pool:?}: {remedy}"
+                "CIDR {entry:?} in pool {name:?} overlaps with already defined CIDR {other:?} of pool {pool:?}, which is older and stays"
             );
-            let (field, suggestion) = (format!("spec.addresses[{i}]"), "leave out what the older pool has");
-            if left.is_empty() {
-                report.error("poolOverlap", field, entry, message, suggestion);
-            } else {
-                report.warning("poolOverlap", field, entry, message, suggestion);
-            }
+            let suggestion = "leave out what the older pool has";
+            report.error("poolOverlap", format!("spec.addresses[{i}]"), entry, message, suggestion);
+            free = false;
         }
+        free.then(|| self.insert(draft))
+    }
+
+    /// Adds what older pools have left of the last valid version of a pool: an edit of another must not take all of it out of
+    /// force. `None` if that is nothing.
+    pub(super) fn admit_rest(&mut self, draft: &PoolDraft) -> Option<Arc<Pool>> {
+        let left: Vec<IpRange> = draft.pool.written.iter().flat_map(|range| self.ranges.subtract(*range)).collect();
         if left.is_empty() {
             return None;
         }
+        let whole = self.insert(draft);
+        Some(if left == whole.ranges { whole } else { Arc::new(Pool { ranges: left, ..(*whole).clone() }) })
+    }
+
+    fn insert(&mut self, draft: &PoolDraft) -> Arc<Pool> {
         for (range, entry) in draft.pool.written.iter().zip(draft.entries.iter()) {
             for part in self.ranges.subtract(*range) {
                 self.ranges.insert(part, (draft.pool.name.clone(), entry.clone()));
             }
         }
-        if left == draft.pool.ranges {
-            return Some(draft.pool.clone());
-        }
-        Some(Arc::new(Pool { ranges: left, ..(*draft.pool).clone() }))
+        draft.pool.clone()
     }
-}
-
-fn shown(ranges: &[IpRange]) -> Option<String> {
-    let mut list = ranges.iter().take(RANGES_SHOWN_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if ranges.len() > RANGES_SHOWN_MAX {
-        list.push_str(" and more");
-    }
-    (!ranges.is_empty()).then_some(list)
 }

@@ -31,6 +31,38 @@ pub struct Problem {
     pub severity: Severity,
 }
 
+impl Problem {
+    /// A configuration object that Ferrocast does not read, because it is in another namespace.
+    #[must_use]
+    pub fn wrong_namespace(object: ObjectKey, namespace: &str, wanted: &str) -> Self {
+        Self {
+            object,
+            field: "metadata.namespace".to_owned(),
+            value: namespace.to_owned(),
+            rule: "wrongNamespace",
+            message: format!("resource must be created in {wanted} namespace"),
+            suggestion: format!("write {wanted}"),
+            severity: Severity::Error,
+        }
+    }
+
+    /// Is it of what is missing now and may come later: a Secret, a BFDProfile, an alias? An object is not refused for that when it is
+    /// written, since nothing says in which order a set of manifests arrives.
+    #[must_use]
+    pub fn may_mend_itself(&self) -> bool {
+        matches!(self.rule, "secretUnusable" | "bfdProfileMissing" | "communityUnknown")
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.object)?;

@@ -59,8 +59,6 @@ pub const RULES: &[(&str, &str)] = &[
     ("bfdProfileMissing", "a BFDProfile that is named exists and is valid"),
     ("peerTwice", "no node dials one router twice from one address"),
     ("peerUnreachable", "a peer's nodeSelectors match a Node"),
-    ("routerIDTwice", "peers of one node and VRF present one router ID per AS"),
-    ("myASNTwice", "a router is shown one AS number by one node"),
     // BGPAdvertisement, L2Advertisement.
     ("communityInvalid", "communities are written a:b or large:a:b:c"),
     ("communityUnknown", "communities without a colon are aliases or well-known names"),

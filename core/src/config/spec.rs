@@ -1,11 +1,14 @@
 //! `metallb.io` and `ferrocast.io` objects as written: plain fields, nothing checked yet. Field names and meanings are those of the CRDs.
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::Problem;
 use crate::model::{Labels, ObjectKey, ServiceKey};
 
 /// A label selector as written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct RawSelector {
     /// `matchLabels`.
     pub match_labels: BTreeMap<String, String>,
@@ -31,7 +34,8 @@ pub struct Meta {
 }
 
 /// `IPAddressPool.spec`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PoolSpec {
     /// `addresses`: CIDRs or `start-end`.
     pub addresses: Vec<String>,
@@ -44,7 +48,8 @@ pub struct PoolSpec {
 }
 
 /// `IPAddressPool.spec.serviceAllocation`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ServiceAllocationSpec {
     /// `priority`.
     pub priority: Option<i64>,
@@ -57,7 +62,8 @@ pub struct ServiceAllocationSpec {
 }
 
 /// A reference to a Secret.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct SecretRef {
     /// `name`.
     pub name: String,
@@ -66,7 +72,8 @@ pub struct SecretRef {
 }
 
 /// `BGPPeer.spec` (v1beta2; v1beta1 has the same JSON shape for what it knows).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
 pub struct BgpPeerSpec {
     pub my_asn: Option<i64>,
@@ -85,6 +92,8 @@ pub struct BgpPeerSpec {
     pub connect_time: Option<String>,
     pub router_id: Option<String>,
     pub node_selectors: Vec<RawSelector>,
+    /// Never written anywhere: [`super::InForce`] goes into a ConfigMap.
+    #[serde(skip)]
     pub password: Option<String>,
     pub password_secret: Option<SecretRef>,
     pub bfd_profile: Option<String>,
@@ -96,7 +105,8 @@ pub struct BgpPeerSpec {
 }
 
 /// `BGPAdvertisement.spec`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
 pub struct BgpAdvertisementSpec {
     pub aggregation_length: Option<i64>,
@@ -111,7 +121,8 @@ pub struct BgpAdvertisementSpec {
 }
 
 /// `L2Advertisement.spec`; checked and otherwise unused until there is a layer 2 announcer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
 pub struct L2AdvertisementSpec {
     pub ip_address_pools: Vec<String>,
@@ -119,17 +130,21 @@ pub struct L2AdvertisementSpec {
     pub node_selectors: Vec<RawSelector>,
     pub service_selectors: Vec<RawSelector>,
     pub interfaces: Vec<String>,
+    /// `preferredNodeSelectors[]`: `weight` and `preference`.
+    pub preferred_node_selectors: Vec<(i64, RawSelector)>,
 }
 
 /// `Community.spec.communities[]`: alias and value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct CommunitySpec {
     /// (`name`, `value`) pairs.
     pub communities: Vec<(String, String)>,
 }
 
 /// `BFDProfile.spec`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are MetalLB's, by name")]
 pub struct BfdProfileSpec {
     pub receive_interval: Option<i64>,
@@ -142,7 +157,8 @@ pub struct BfdProfileSpec {
 }
 
 /// `BGPPeerPolicy.spec` (`ferrocast.io/v1alpha1`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct BgpPeerPolicySpec {
     pub peers: Vec<String>,
@@ -154,7 +170,8 @@ pub struct BgpPeerPolicySpec {
 }
 
 /// `BGPPeerPolicy.spec.session`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct SessionSpec {
     pub passive: Option<bool>,
@@ -169,7 +186,8 @@ pub struct SessionSpec {
 }
 
 /// `BGPPeerPolicy.spec.session.tcpAO.keys[]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct TcpAoKeySpec {
     pub send_id: i64,
@@ -180,7 +198,8 @@ pub struct TcpAoKeySpec {
 }
 
 /// `BGPPeerPolicy.spec.routes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct RoutesSpec {
     pub med: Option<i64>,
@@ -190,7 +209,8 @@ pub struct RoutesSpec {
 }
 
 /// `BGPPeerPolicy.spec.routes.linkBandwidth`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct LinkBandwidthSpec {
     pub unit: Option<String>,
@@ -202,7 +222,8 @@ pub struct LinkBandwidthSpec {
 }
 
 /// `PoolPolicy.spec` (`ferrocast.io/v1alpha1`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct PoolPolicySpec {
     pub ip_address_pools: Vec<String>,
@@ -222,7 +243,8 @@ pub struct PoolPolicySpec {
 }
 
 /// `AddressReservation.spec` (`ferrocast.io/v1alpha1`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
 pub struct ReservationSpec {
     pub pool: String,
@@ -253,26 +275,53 @@ pub struct Release {
 }
 
 /// The spec of one object, by kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spec {
     /// `IPAddressPool`.
+    #[serde(rename = "IPAddressPool")]
     Pool(PoolSpec),
     /// `BGPPeer`.
+    #[serde(rename = "BGPPeer")]
     Peer(BgpPeerSpec),
     /// `BGPAdvertisement`.
+    #[serde(rename = "BGPAdvertisement")]
     BgpAdvertisement(BgpAdvertisementSpec),
     /// `L2Advertisement`.
+    #[serde(rename = "L2Advertisement")]
     L2Advertisement(L2AdvertisementSpec),
     /// `Community`.
+    #[serde(rename = "Community")]
     Community(CommunitySpec),
     /// `BFDProfile`.
+    #[serde(rename = "BFDProfile")]
     BfdProfile(BfdProfileSpec),
     /// `BGPPeerPolicy`.
+    #[serde(rename = "BGPPeerPolicy")]
     PeerPolicy(BgpPeerPolicySpec),
     /// `PoolPolicy`.
+    #[serde(rename = "PoolPolicy")]
     PoolPolicy(PoolPolicySpec),
     /// `AddressReservation`.
+    #[serde(rename = "AddressReservation")]
     Reservation(ReservationSpec),
+}
+
+impl Spec {
+    /// The kind, as users write it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pool(_) => "IPAddressPool",
+            Self::Peer(_) => "BGPPeer",
+            Self::BgpAdvertisement(_) => "BGPAdvertisement",
+            Self::L2Advertisement(_) => "L2Advertisement",
+            Self::Community(_) => "Community",
+            Self::BfdProfile(_) => "BFDProfile",
+            Self::PeerPolicy(_) => "BGPPeerPolicy",
+            Self::PoolPolicy(_) => "PoolPolicy",
+            Self::Reservation(_) => "AddressReservation",
+        }
+    }
 }
 
 /// One object of the configuration namespace, as read.

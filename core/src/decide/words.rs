@@ -56,10 +56,9 @@ fn plain(decision: &AddressDecision, service: &Service, endpoints: Endpoints, co
         Reason::ConflictingAdvertisements => conflict(decision, right.as_ref(), service, context),
         Reason::NodeNetworkUnavailable => "the Node's condition NetworkUnavailable is True".to_owned(),
         Reason::NodeLabeledExcludeBalancers => format!("the Node carries the label {EXCLUDE_LABEL}"),
-        Reason::NoLocalEndpoints => format!(
-            "externalTrafficPolicy is Local, and none of {} is on this node",
-            counted(endpoints.anywhere)
-        ),
+        Reason::NoLocalEndpoints => {
+            format!("externalTrafficPolicy is Local, and none of {} is on this node", counted(endpoints.anywhere))
+        }
         Reason::NoEndpoints => "no endpoint of the Service serves on any node".to_owned(),
         Reason::SharedNoCommonNode => "no node may announce the address for all who share it".to_owned(),
         Reason::Announced => announced(decision, service, endpoints, &pool),
@@ -110,12 +109,7 @@ fn not_owner(right: Option<&PoolRight<'_>>, pool: &str, context: &Context) -> St
     format!("{} of {pool} is for other nodes: no nodeSelectors match this Node's labels", names(elsewhere))
 }
 
-fn conflict(
-    decision: &AddressDecision,
-    right: Option<&PoolRight<'_>>,
-    service: &Service,
-    context: &Context,
-) -> String {
+fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: &Service, context: &Context) -> String {
     let all = context.config.advertisements.values();
     let matching: Vec<_> = all
         .filter(|a| {

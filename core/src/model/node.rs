@@ -1,6 +1,8 @@
 //! What matters about a Node.
 use std::{net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 use super::Labels;
 
 /// A Node with this label (any value) takes no part in load balancing.
@@ -17,6 +19,8 @@ pub struct Node {
     pub labels: Labels,
     /// `status.addresses[]` of type InternalIP, in their order.
     pub internal_ips: Vec<IpAddr>,
+    /// `spec.podCIDRs` that are networks.
+    pub pod_cidrs: Vec<IpNet>,
     /// Condition `NetworkUnavailable` is `True`.
     pub network_unavailable: bool,
 }

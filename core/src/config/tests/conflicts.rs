@@ -7,38 +7,37 @@ fn texts(config: &Config, severity: Severity) -> Vec<String> {
 }
 
 #[test]
-fn younger_pool_gives_out_only_what_the_older_has_not() {
+fn younger_pool_is_out_of_force_when_it_overlaps_an_older_one() {
     let world =
         World::new().pool("old", 1, &["10.0.0.64-10.0.0.127", "10.0.1.0/24"]).pool("young", 2, &["10.0.0.0/24"]);
     let config = world.build();
     assert_eq!(ranges(&config, "old"), ["10.0.0.64-10.0.0.127", "10.0.1.0-10.0.1.255"]);
-    assert_eq!(ranges(&config, "young"), ["10.0.0.0-10.0.0.63", "10.0.0.128-10.0.0.255"]);
-    let warnings = texts(&config, Severity::Warning);
+    assert!(!config.pools.contains_key("young") && config.pools_unknown.contains_key("young") && config.stale);
     assert_eq!(
-        warnings,
+        texts(&config, Severity::Error),
         [
-            "IPAddressPool young: spec.addresses[0]: \"10.0.0.0/24\": CIDR \"10.0.0.0/24\" in pool \"young\" overlaps with already defined CIDR \"10.0.0.64-10.0.0.127\" of pool \"old\": the older pool keeps it, this pool gives out only 10.0.0.0-10.0.0.63, 10.0.0.128-10.0.0.255: leave out what the older pool has"
+            "IPAddressPool young: spec.addresses[0]: \"10.0.0.0/24\": CIDR \"10.0.0.0/24\" in pool \"young\" overlaps with already defined CIDR \"10.0.0.64-10.0.0.127\" of pool \"old\", which is older and stays: leave out what the older pool has"
         ]
     );
-    assert!(!config.stale);
-    assert_eq!(&*config.pool_of("10.0.0.64".parse().unwrap()).unwrap().name, "old");
-    assert_eq!(&*config.pool_of("10.0.0.63".parse().unwrap()).unwrap().name, "young");
+    assert_eq!(config.pool_of("10.0.0.63".parse().unwrap()), None);
 }
 
 #[test]
 fn name_decides_when_pools_are_of_one_age() {
     let config = World::new().pool("b", 1, &["10.0.0.0/24"]).pool("a", 1, &["10.0.0.0/25"]).build();
-    assert_eq!(ranges(&config, "b"), ["10.0.0.128-10.0.0.255"]);
+    assert_eq!(config.pools.keys().map(|n| &**n).collect::<Vec<_>>(), ["a"]);
 }
 
 #[test]
-fn younger_pool_is_out_of_force_when_nothing_is_left_of_it() {
-    let config = World::new().pool("old", 1, &["10.0.0.0/16"]).pool("young", 2, &["10.0.7.0/24"]).build();
-    assert!(!config.pools.contains_key("young") && config.pools_unknown.contains_key("young") && config.stale);
-    assert!(
-        texts(&config, Severity::Error)[0]
-            .contains("overlaps with already defined CIDR \"10.0.0.0/16\" of pool \"old\"")
-    );
+fn pool_in_force_keeps_what_is_left_when_an_older_one_grows_into_it() {
+    let mut builder = Builder::default();
+    let before = World::new().pool("old", 1, &["10.0.0.0/26"]).pool("young", 2, &["10.0.0.128/25", "10.0.1.0/24"]);
+    assert_eq!(builder.build(&before.resources).problems, []);
+    let config = builder.build(&before.clone().pool("old", 1, &["10.0.0.0/24"]).resources);
+    assert_eq!(ranges(&config, "young"), ["10.0.1.0-10.0.1.255"]);
+    assert!(texts(&config, Severity::Error)[0].contains("of pool \"old\", which is older and stays; the last valid"));
+    let config = builder.build(&before.pool("old", 1, &["10.0.0.0/23"]).resources);
+    assert!(config.pools_unknown.contains_key("young"), "nothing is left");
 }
 
 #[test]
