@@ -246,8 +246,26 @@ impl ControlPlane {
         let arguments: Vec<String> = arguments.into_iter().chain([base.display().to_string()]).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.kubectl(&arguments, None)?;
+        // The Service in front of the webhook leads nowhere from here: whoever tests it says where it is (`use_webhook`).
+        self.kubectl(&["delete", WEBHOOK_KIND, WEBHOOK_NAME], None)?;
         // The kinds take a moment to be served after their definition was accepted.
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], None).map(drop)
+    }
+
+    /// Installs the webhook's configuration of `deploy/` as it is, but with this URL in the place of its Service.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub fn use_webhook(&self, url: &str) -> Result<()> {
+        let file = in_repository("deploy/kustomize/base/webhook.yaml");
+        let text = std::fs::read_to_string(&file)?;
+        let configuration = text.split("\n---\n").find(|document| document.contains(WEBHOOK_KIND_NAME));
+        let configuration = configuration.context("no webhook configuration in deploy/")?;
+        let service = configuration.lines().find(|line| line.contains("service: {")).context("no service")?;
+        let indent: String = service.chars().take_while(|c| *c == ' ').collect();
+        let configuration = configuration.replace(service, &format!("{indent}url: {url}"));
+        let configuration = configuration.replace("failurePolicy: Ignore", "failurePolicy: Fail");
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], Some(&configuration)).map(drop)
     }
 
     /// Where every finished request of a ServiceAccount is noted, one JSON object a line.
@@ -263,6 +281,12 @@ impl ControlPlane {
             + &self.etcd.tail()
     }
 }
+
+/// The kind of the webhook's configuration, as kubectl and as manifests write it.
+const WEBHOOK_KIND: &str = "validatingwebhookconfiguration";
+const WEBHOOK_KIND_NAME: &str = "kind: ValidatingWebhookConfiguration";
+/// Its name in `deploy/`.
+const WEBHOOK_NAME: &str = "ferrocast-webhook";
 
 /// Keys of the ServiceAccounts' tokens, the server's certificate, the administrator's token, and what is audited.
 fn write_secrets(dir: &Path, address: &str) -> Result<()> {
