@@ -74,10 +74,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Crds { .. }
-            | Command::Validate(_)
-            | Command::PrepareStateDir(_)
-            | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Crds { .. } | Command::Validate(_) | Command::PrepareStateDir(_) | Command::Completions { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     })
 }

@@ -17,8 +17,7 @@ pub fn pool_allows(pool: &Pool, service: &ServiceKey, labels: &Labels, namespace
             return true;
         }
         let any_of = |labels: &Labels| allocation.namespace_selectors.iter().any(|s| s.matches(labels));
-        allocation.namespaces.contains(name)
-            || namespace.map_or_else(|| any_of(&namespace_by_name(name)), any_of)
+        allocation.namespaces.contains(name) || namespace.map_or_else(|| any_of(&namespace_by_name(name)), any_of)
     };
     namespace_matches() && any_selector_matches(&allocation.service_selectors, labels)
 }

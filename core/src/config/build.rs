@@ -253,7 +253,8 @@ impl<'a> Pass<'a> {
                 }
                 draft.resolve_bfd(&mut peer, profiles, past.given.remove(name), &mut notes);
                 if let Some(profile) = peer.bfd.as_ref().filter(|b| b.echo_interval.is_some() && peer.ebgp_multi_hop) {
-                    let message = "echoMode of the profile has no effect: ebgpMultiHop is set, and echo is for one hop only";
+                    let message =
+                        "echoMode of the profile has no effect: ebgpMultiHop is set, and echo is for one hop only";
                     let suggestion = "name a profile without echoMode";
                     notes.warning("noEffect", "spec.bfdProfile", &profile.name, message, suggestion);
                 }

@@ -114,8 +114,7 @@ impl InForce {
         config.stale = false;
         if self.version == IN_FORCE_VERSION {
             config.former = self.former.iter().map(|(ip, pool)| (*ip, pool.former())).collect();
-            config.moved =
-                self.moved.iter().filter_map(|(service, ip)| Some((service.parse().ok()?, *ip))).collect();
+            config.moved = self.moved.iter().filter_map(|(service, ip)| Some((service.parse().ok()?, *ip))).collect();
         }
         config
     }

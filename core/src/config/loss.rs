@@ -240,11 +240,7 @@ fn wishes(before: &Resources, after: &Resources) -> BTreeMap<ObjectKey, Wish> {
 }
 
 /// Which of the losses are to be re-allocated.
-fn moves(
-    lost: &Losses,
-    wishes: &BTreeMap<ObjectKey, Wish>,
-    default: OnAddressLoss,
-) -> BTreeSet<(ServiceKey, IpAddr)> {
+fn moves(lost: &Losses, wishes: &BTreeMap<ObjectKey, Wish>, default: OnAddressLoss) -> BTreeSet<(ServiceKey, IpAddr)> {
     let whole = lost.digest();
     let asked = |key: &ObjectKey, digest: &String| {
         // Edits that are seen at once count together, and each by itself.

@@ -41,7 +41,8 @@ impl LastValid {
     /// Forgets objects that are gone, also if another of the same name has come since.
     pub(super) fn forget_deleted(&mut self, resources: &Resources) {
         let exists = |key: &ObjectKey| resources.objects.get(key);
-        let replaced = |object: &Arc<Resource>| exists(&object.meta.key).is_none_or(|now| now.meta.uid != object.meta.uid);
+        let replaced =
+            |object: &Arc<Resource>| exists(&object.meta.key).is_none_or(|now| now.meta.uid != object.meta.uid);
         let gone: Vec<ObjectKey> = self.sources.values().filter(|o| replaced(o)).map(|o| o.meta.key.clone()).collect();
         gone.iter().for_each(|key| self.forget(key));
         let named = |kind: &'static str, name: &Arc<str>| exists(&ObjectKey { kind, name: name.clone() }).is_some();
@@ -116,9 +117,7 @@ impl LastValid {
                 BTreeMap::new(),
                 self.given.get(name).map(|profile| (**profile).clone()),
             ),
-            Some(Spec::BgpAdvertisement(_)) => {
-                (false, self.aliases.get(name).cloned().unwrap_or_default(), None)
-            }
+            Some(Spec::BgpAdvertisement(_)) => (false, self.aliases.get(name).cloned().unwrap_or_default(), None),
             _ => (false, BTreeMap::new(), None),
         };
         let mut spec = object.spec.clone()?;

@@ -289,8 +289,7 @@ pub(super) fn too_long(octets: usize, what: &str) -> Option<String> {
 }
 
 /// Why a peer whose last valid version had a password of its own is not dialled.
-const PASSWORD_LOST: &str =
-    "the last valid version had a password that is not kept over a restart: mend the object";
+const PASSWORD_LOST: &str = "the last valid version had a password that is not kept over a restart: mend the object";
 
 /// How a Secret must be.
 pub(super) const SECRET_HOW: &str =

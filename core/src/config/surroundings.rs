@@ -80,7 +80,11 @@ impl<'a> Seen<'a> {
             networks.push(("podNetworkInPool", range(net), format!("{net} is a network of pods")));
         }
         for net in &around.networks.service {
-            networks.push(("serviceNetworkInPool", range(net), format!("{net} is a network of Services' cluster addresses")));
+            networks.push((
+                "serviceNetworkInPool",
+                range(net),
+                format!("{net} is a network of Services' cluster addresses"),
+            ));
         }
         for node in &nodes {
             for net in &node.pod_cidrs {
@@ -290,6 +294,12 @@ fn nothing_matches<'a>(
     let Some(first) = labels.next() else { return };
     if !selector.matches(first) && !labels.any(|labels| selector.matches(labels)) {
         let message = format!("matches no {what}");
-        report.warning("selectsNothing", field, &selector, message, "check keys and values against the labels there are");
+        report.warning(
+            "selectsNothing",
+            field,
+            &selector,
+            message,
+            "check keys and values against the labels there are",
+        );
     }
 }
