@@ -6,8 +6,13 @@ use crate::model::ObjectKey;
 
 mod bfd;
 mod conflicts;
+mod losses;
 mod policies;
+mod pools;
 mod refused;
+mod restart;
+mod rules;
+mod surroundings;
 
 /// A configuration namespace under construction.
 #[derive(Clone, Default)]
@@ -48,6 +53,23 @@ impl World {
     fn community(self, name: &str, created_s: i64, aliases: &[(&str, &str)]) -> Self {
         let communities = aliases.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         self.with("Community", name, created_s, Some(Spec::Community(CommunitySpec { communities })))
+    }
+
+    fn pool_policy(self, name: &str, created_s: i64, spec: PoolPolicySpec) -> Self {
+        self.with("PoolPolicy", name, created_s, Some(Spec::PoolPolicy(spec)))
+    }
+
+    fn reservation(self, name: &str, created_s: i64, spec: ReservationSpec) -> Self {
+        self.with("AddressReservation", name, created_s, Some(Spec::Reservation(spec)))
+    }
+
+    /// Changes the metadata of an object that is there.
+    fn meta(mut self, kind: &'static str, name: &str, change: impl Fn(&mut Meta)) -> Self {
+        let key = ObjectKey { kind, name: name.into() };
+        let mut object = (*self.resources.objects[&key]).clone();
+        change(&mut object.meta);
+        self.resources.objects.insert(key, Arc::new(object));
+        self
     }
 
     fn policy(self, name: &str, created_s: i64, spec: BgpPeerPolicySpec) -> Self {

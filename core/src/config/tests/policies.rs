@@ -137,38 +137,56 @@ fn session_is_refused_with_field_and_value() {
     let hold = |text: &str| with_session(SessionSpec { send_hold_time: some(text), ..SessionSpec::default() });
     let (hop4, hop6, list) = ("spec.session.nextHopIPv4", "spec.session.nextHopIPv6", "spec.session.tcpAO.keys");
     let cases: Vec<(BgpPeerPolicySpec, Bad)> = vec![
-        (families(&[]), Bad("none", "spec.session.families", "", &["IPv4, IPv6 or both"])),
-        (families(&["ipv4"]), Bad("case", "spec.session.families[0]", "ipv4", &["write IPv4 or IPv6"])),
-        (families(&["IPv4", "IPv4"]), Bad("twice", "spec.session.families[1]", "IPv4", &["duplicate"])),
-        (v4("here"), Bad("word", hop4, "here", &["invalid next hop", "write an IPv4 or IPv6 address"])),
-        (v4("127.0.0.1"), Bad("loopback", hop4, "127.0.0.1", &["loopback"])),
-        (v4("224.0.0.5"), Bad("multicast", hop4, "224.0.0.5", &["no host can have it"])),
-        (v4("0.0.0.0"), Bad("unspecified", hop4, "0.0.0.0", &["no host can have it"])),
-        (v4("fe80::1"), Bad("link-local", hop4, "fe80::1", &["link-local"])),
-        (v6("192.0.2.1"), Bad("v4 for v6", hop6, "192.0.2.1", &["write an IPv6 address"])),
-        (v6("::1"), Bad("loopback", hop6, "::1", &["loopback"])),
-        (hold("0s"), Bad("0 s", "spec.session.sendHoldTime", "0s", &["from 1s to 65535s"])),
-        (hold("90"), Bad("no unit", "spec.session.sendHoldTime", "90", &["unit missing"])),
+        (families(&[]), Bad("none", "familiesEmpty", "spec.session.families", "", &["IPv4, IPv6 or both"])),
+        (
+            families(&["ipv4"]),
+            Bad("case", "familyInvalid", "spec.session.families[0]", "ipv4", &["write IPv4 or IPv6"]),
+        ),
+        (families(&["IPv4", "IPv4"]), Bad("twice", "duplicate", "spec.session.families[1]", "IPv4", &["duplicate"])),
+        (
+            v4("here"),
+            Bad("word", "nextHopInvalid", hop4, "here", &["invalid next hop", "write an IPv4 or IPv6 address"]),
+        ),
+        (v4("127.0.0.1"), Bad("loopback", "nextHopInvalid", hop4, "127.0.0.1", &["loopback"])),
+        (v4("224.0.0.5"), Bad("multicast", "nextHopInvalid", hop4, "224.0.0.5", &["no host can have it"])),
+        (v4("0.0.0.0"), Bad("unspecified", "nextHopInvalid", hop4, "0.0.0.0", &["no host can have it"])),
+        (v4("fe80::1"), Bad("link-local", "nextHopInvalid", hop4, "fe80::1", &["link-local"])),
+        (v6("192.0.2.1"), Bad("v4 for v6", "nextHopInvalid", hop6, "192.0.2.1", &["write an IPv6 address"])),
+        (v6("::1"), Bad("loopback", "nextHopInvalid", hop6, "::1", &["loopback"])),
+        (hold("0s"), Bad("0 s", "sendHoldTimeInvalid", "spec.session.sendHoldTime", "0s", &["from 1s to 65535s"])),
+        (hold("90"), Bad("no unit", "durationInvalid", "spec.session.sendHoldTime", "90", &["unit missing"])),
         (
             with_session(SessionSpec { role: some("Uncle"), ..s() }),
-            Bad("role", "spec.session.role", "Uncle", &["Customer, Provider"]),
+            Bad("role", "roleInvalid", "spec.session.role", "Uncle", &["Customer, Provider"]),
         ),
-        (ttl(0), Bad("ttl 0", "spec.session.ttlSecurityHops", "0", &["from 1 to 254"])),
-        (ttl(255), Bad("ttl 255", "spec.session.ttlSecurityHops", "255", &["from 1 to 254"])),
-        (keys(vec![]), Bad("no keys", list, "0", &["from 1 to 16"])),
-        (keys(vec![key(256, 1, "k")]), Bad("id", "spec.session.tcpAO.keys[0].sendID", "256", &["from 0 to 255"])),
-        (keys(vec![key(1, 1, "")]), Bad("secret", "spec.session.tcpAO.keys[0].secret.name", "", &["names no Secret"])),
+        (ttl(0), Bad("ttl 0", "outOfRange", "spec.session.ttlSecurityHops", "0", &["from 1 to 254"])),
+        (ttl(255), Bad("ttl 255", "outOfRange", "spec.session.ttlSecurityHops", "255", &["from 1 to 254"])),
+        (keys(vec![]), Bad("no keys", "tcpAOKeys", list, "0", &["from 1 to 16"])),
+        (
+            keys(vec![key(256, 1, "k")]),
+            Bad("id", "outOfRange", "spec.session.tcpAO.keys[0].sendID", "256", &["from 0 to 255"]),
+        ),
+        (
+            keys(vec![key(1, 1, "")]),
+            Bad("secret", "secretNameMissing", "spec.session.tcpAO.keys[0].secret.name", "", &["names no Secret"]),
+        ),
         (
             keys(vec![key(1, 1, "k"), key(1, 2, "k")]),
-            Bad("same id", "spec.session.tcpAO.keys[1].sendID", "1", &["duplicate"]),
+            Bad("same id", "duplicate", "spec.session.tcpAO.keys[1].sendID", "1", &["duplicate"]),
         ),
         (
             keys(vec![TcpAoKeySpec { algorithm: some("MD5"), ..key(1, 1, "k") }]),
-            Bad("algorithm", "spec.session.tcpAO.keys[0].algorithm", "MD5", &["HMAC-SHA-1-96 or AES-128-CMAC-96"]),
+            Bad(
+                "algorithm",
+                "algorithmInvalid",
+                "spec.session.tcpAO.keys[0].algorithm",
+                "MD5",
+                &["HMAC-SHA-1-96 or AES-128-CMAC-96"],
+            ),
         ),
         (
             BgpPeerPolicySpec { advertisements: strings(&["a"]), ..ttl(1) },
-            Bad("both", "spec.session", "", &["a session carries every advertisement"]),
+            Bad("both", "sessionWithAdvertisements", "spec.session", "", &["a session carries every advertisement"]),
         ),
     ];
     refuse(cases);
@@ -187,31 +205,40 @@ fn routes_are_refused_with_field_and_value() {
     let interval_at = "spec.routes.linkBandwidth.interval";
     assert!(unit_at.starts_with(at));
     let cases: Vec<(BgpPeerPolicySpec, Bad)> = vec![
-        (med(-1), Bad("med", "spec.routes.med", "-1", &["from 0 to 4294967295"])),
-        (with_routes(prepend), Bad("prepend", "spec.routes.asPathPrepend", "17", &["from 0 to 16"])),
-        (communities(&["gold"]), Bad("word", first, "gold", &["write rt:64512:100"])),
-        (communities(&["rt:0:1"]), Bad("AS 0", first, "rt:0:1", &["AS 0 is reserved"])),
-        (communities(&["rt:64512:4294967296"]), Bad("local", first, "rt:64512:4294967296", &["0 to 4294967295"])),
-        (communities(&["soo:65536:65536"]), Bad("four octets", first, "soo:65536:65536", &["0 to 65535"])),
-        (communities(&["rt:fd00:1"]), Bad("v6", first, "rt:fd00:1", &["neither an AS number nor an IPv4"])),
-        (communities(&["0x12"]), Bad("short", first, "0x12", &["16 hexadecimal digits"])),
+        (med(-1), Bad("med", "outOfRange", "spec.routes.med", "-1", &["from 0 to 4294967295"])),
+        (with_routes(prepend), Bad("prepend", "outOfRange", "spec.routes.asPathPrepend", "17", &["from 0 to 16"])),
+        (communities(&["gold"]), Bad("word", "extendedCommunityInvalid", first, "gold", &["write rt:64512:100"])),
+        (communities(&["rt:0:1"]), Bad("AS 0", "extendedCommunityInvalid", first, "rt:0:1", &["AS 0 is reserved"])),
+        (
+            communities(&["rt:64512:4294967296"]),
+            Bad("local", "extendedCommunityInvalid", first, "rt:64512:4294967296", &["0 to 4294967295"]),
+        ),
+        (
+            communities(&["soo:65536:65536"]),
+            Bad("four octets", "extendedCommunityInvalid", first, "soo:65536:65536", &["0 to 65535"]),
+        ),
+        (
+            communities(&["rt:fd00:1"]),
+            Bad("v6", "extendedCommunityInvalid", first, "rt:fd00:1", &["neither an AS number nor an IPv4"]),
+        ),
+        (communities(&["0x12"]), Bad("short", "extendedCommunityInvalid", first, "0x12", &["16 hexadecimal digits"])),
         (
             communities(&["rt:1:1", "rt:1:1"]),
-            Bad("twice", "spec.routes.extendedCommunities[1]", "rt:1:1", &["duplicate"]),
+            Bad("twice", "duplicate", "spec.routes.extendedCommunities[1]", "rt:1:1", &["duplicate"]),
         ),
-        (unit("100"), Bad("no unit", unit_at, "100", &["such as 100Mbps"])),
-        (unit("1.5Gbps"), Bad("fraction", unit_at, "1.5Gbps", &["whole number"])),
-        (unit("7bps"), Bad("small", unit_at, "7bps", &["at least 8bps"])),
-        (unit("1001Tbps"), Bad("great", unit_at, "1001Tbps", &["at most 1000Tbps"])),
-        (weight("Fixed", None), Bad("no value", value_at, "", &["needs one, from 1 to 65535"])),
-        (weight("Fixed", Some(0)), Bad("value 0", value_at, "0", &["from 1 to 65535"])),
-        (weight("Endpoints", Some(1)), Bad("value", value_at, "1", &["weight: Fixed only"])),
+        (unit("100"), Bad("no unit", "unitInvalid", unit_at, "100", &["such as 100Mbps"])),
+        (unit("1.5Gbps"), Bad("fraction", "unitInvalid", unit_at, "1.5Gbps", &["whole number"])),
+        (unit("7bps"), Bad("small", "unitInvalid", unit_at, "7bps", &["at least 8bps"])),
+        (unit("1001Tbps"), Bad("great", "unitInvalid", unit_at, "1001Tbps", &["at most 1000Tbps"])),
+        (weight("Fixed", None), Bad("no value", "weightInvalid", value_at, "", &["needs one, from 1 to 65535"])),
+        (weight("Fixed", Some(0)), Bad("value 0", "outOfRange", value_at, "0", &["from 1 to 65535"])),
+        (weight("Endpoints", Some(1)), Bad("value", "weightInvalid", value_at, "1", &["weight: Fixed only"])),
         (
             weight("Nodes", None),
-            Bad("weight", "spec.routes.linkBandwidth.weight", "Nodes", &["write Endpoints or Fixed"]),
+            Bad("weight", "weightInvalid", "spec.routes.linkBandwidth.weight", "Nodes", &["write Endpoints or Fixed"]),
         ),
-        (interval("500ms"), Bad("short", interval_at, "500ms", &["from 1s to 1h"])),
-        (interval("2h"), Bad("long", interval_at, "2h", &["from 1s to 1h"])),
+        (interval("500ms"), Bad("short", "intervalInvalid", interval_at, "500ms", &["from 1s to 1h"])),
+        (interval("2h"), Bad("long", "intervalInvalid", interval_at, "2h", &["from 1s to 1h"])),
     ];
     refuse(cases);
 }
@@ -219,11 +246,11 @@ fn routes_are_refused_with_field_and_value() {
 /// Builds the policy in a world of peers and expects exactly one error, about that, and nothing in force.
 fn refuse(cases: Vec<(BgpPeerPolicySpec, Bad)>) {
     let without = world().build();
-    for (spec, Bad(name, field, value, parts)) in cases {
+    for (spec, Bad(name, rule, field, value, parts)) in cases {
         let config = world().policy("x", 0, spec).build();
         let errors: Vec<_> = config.problems.iter().filter(|p| p.severity == Severity::Error).collect();
         let [problem] = errors[..] else { panic!("{name}: {:#?}", config.problems) };
-        assert_eq!((&*problem.field, &*problem.value), (field, value), "{name}: {problem}");
+        assert_eq!((problem.rule, &*problem.field, &*problem.value), (rule, field, value), "{name}: {problem}");
         for part in parts {
             assert!(problem.to_string().contains(part), "{name}: {part:?} is missing in: {problem}");
         }
