@@ -37,6 +37,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Check configuration objects in manifests, and say everything that is wrong with them and what to write instead.
     Validate(ValidateArgs),
+    /// Say why a Service, an address, a node or a peer is as it is.
+    Explain(ExplainArgs),
     /// Create the directory of `speaker --state-dir` and give it to a user (an init container does).
     PrepareStateDir(PrepareStateDirArgs),
     /// Print the CustomResourceDefinitions.
@@ -268,6 +270,37 @@ pub struct PlanArgs {
     /// Kubeconfig file of the cluster. Without it: $KUBECONFIG, else the pod's ServiceAccount.
     #[arg(long, conflicts_with = "against")]
     pub kubeconfig: Option<PathBuf>,
+    /// Make up nodes node1, node2 … until there are so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub nodes: Option<u16>,
+    /// Take a Service with a selector and without EndpointSlices for one with an endpoint on every node.
+    #[arg(long)]
+    pub assume_endpoints: bool,
+    /// Namespace of the configuration objects, also of those that name none.
+    #[arg(long, env = "FERROCAST_NAMESPACE", default_value = "metallb-system")]
+    pub namespace: String,
+    /// Services of this loadBalancerClass. Without it: those without a class.
+    #[arg(long)]
+    pub load_balancer_class: Option<Arc<str>>,
+    /// As if the speakers ran with it.
+    #[arg(long)]
+    pub ignore_exclude_lb: bool,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = PlanOutput::Text)]
+    pub output: PlanOutput,
+}
+
+/// `ferrocast explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Of what kind it is.
+    #[arg(value_enum)]
+    pub kind: crate::explain::SubjectKind,
+    /// Its name: NAMESPACE/NAME of a Service, the IP address, or the name of a node or BGPPeer.
+    pub name: String,
+    /// Directory or file of manifests that it is explained from.
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
     /// Make up nodes node1, node2 … until there are so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
     pub nodes: Option<u16>,

@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod cli;
 pub mod cluster;
 pub mod decider;
+pub mod explain;
 pub mod http;
 pub mod in_force;
 pub mod manifests;
@@ -35,7 +36,8 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_));
+    let quiet =
+        matches!(cli.command, Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_) | Command::Explain(_));
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
@@ -83,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Plan(args) => plan::run(args).await,
+            Command::Explain(args) => explain::run(args).await,
             Command::Crds { .. }
             | Command::Validate(_)
             | Command::PrepareStateDir(_)

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     let cases = cases![
-        a_new_service_costs_one_status_patch_and_one_event,
+        a_new_service_costs_two_patches_and_one_event,
         a_service_that_is_no_load_balancer_any_more_loses_annotation_and_address_by_one_patch,
         a_service_of_another_class_is_never_written,
         a_status_that_somebody_else_changed_is_put_right_by_one_patch,
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     runner::main::<World>("api_services", env!("CARGO_TARGET_TMPDIR"), cases)
 }
 
-async fn a_new_service_costs_one_status_patch_and_one_event(world: &mut World) -> Result<()> {
+async fn a_new_service_costs_two_patches_and_one_event(world: &mut World) -> Result<()> {
     let site = world.site("one-write").await?;
     site.give_pool("pool", &["192.0.2.0/28"]).await?;
     let controller = world.controller(&site, "0").await?;
@@ -50,7 +50,8 @@ async fn a_new_service_costs_one_status_patch_and_one_event(world: &mut World) -
         let all = world.cluster.events_about(&site.name, name).await?;
         ensure!(all == [event], "{name} has {all:#?}");
     }
-    world.wait_for_writes(before, 5, 5).await?;
+    // One patch for the address, one for the condition.
+    world.wait_for_writes(before, 10, 5).await?;
     let service = serde_json::to_value(world.cluster.service(&site.name, "a").await?)?;
     let mode = service.pointer("/status/loadBalancer/ingress/0/ipMode").and_then(Value::as_str);
     ensure!(mode == Some("VIP"), "the API server adds ipMode no more, the case has lost its point: {service}");

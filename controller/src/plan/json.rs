@@ -39,9 +39,11 @@ struct ServiceRow<'a> {
 
 /// A code with words.
 #[derive(Serialize)]
-pub(super) struct ReasonRow<'a> {
-    pub(super) code: &'a str,
-    pub(super) message: &'a str,
+pub struct ReasonRow<'a> {
+    /// Stable.
+    pub code: &'a str,
+    /// For people.
+    pub message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -223,7 +225,8 @@ fn service_row<'a>(world: &'a World, service: &'a Service, sorted: &'a mut Vec<I
 }
 
 /// Why a Service has what it has.
-pub(super) fn reason<'a>(world: &'a World, service: &Service) -> ReasonRow<'a> {
+#[must_use]
+pub fn reason<'a>(world: &'a World, service: &Service) -> ReasonRow<'a> {
     let Some(outcome) = world.outcomes.get(&service.key) else {
         return ReasonRow { code: "waiting", message: "nothing has been decided yet" };
     };

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    config::{IpRange, Pool},
-    model::{AnnotationText, EXCLUDE_LABEL, LabelSelector},
+    config::{FormerPool, IpRange, Pool, PoolPolicy, SharingRules, Strategy},
+    model::{AnnotationText, EXCLUDE_LABEL, LabelSelector, NodeId},
 };
 
 /// What a case changes in a situation where the address is announced.
@@ -296,5 +296,299 @@ fn only_local_endpoints_weigh_and_only_where_somebody_weighs() {
         s.service.traffic_policy = policy;
         Arc::make_mut(&mut s.context.config).weight_interval = interval_s.map(std::time::Duration::from_secs);
         assert_eq!(s.decide().weight, want, "{policy:?} {interval_s:?}");
+    }
+}
+
+/// One of those who share an address: traffic policy, age in seconds, nodes with endpoints, label `app`.
+type SharerCase = (&'static str, TrafficPolicy, i64, &'static [&'static str], &'static str);
+/// The name of a case, the sharers, whether the policy is mixed, how the situation is edited, and the first sharer's decision on n1 and
+/// n2: reason, and on whose account.
+type SharingCase = (
+    &'static str,
+    &'static [SharerCase],
+    bool,
+    fn(&mut Situation),
+    [(Reason, Option<&'static str>); 2],
+);
+
+const CLUSTER: TrafficPolicy = TrafficPolicy::Cluster;
+const LOCAL: TrafficPolicy = TrafficPolicy::Local;
+const YES: (Reason, Option<&str>) = (Reason::Announced, None);
+
+const SHARING: &[SharingCase] = &[
+    ("nobody else", &[("d/a", CLUSTER, 1, &["n1"], "")], true, |_| {}, [YES, YES]),
+    (
+        "two Cluster",
+        &[("d/a", CLUSTER, 1, &["n1"], ""), ("d/b", CLUSTER, 2, &["n2"], "")],
+        true,
+        |_| {},
+        [YES, YES],
+    ),
+    (
+        "Cluster beside Local goes where the Local one is",
+        &[("d/a", CLUSTER, 1, &["n1", "n2"], ""), ("d/b", LOCAL, 2, &["n1"], "")],
+        true,
+        |_| {},
+        [YES, (Reason::NoLocalEndpoints, Some("d/b"))],
+    ),
+    (
+        "not where the policy says Same",
+        &[("d/a", CLUSTER, 1, &["n1", "n2"], ""), ("d/b", LOCAL, 2, &["n1"], "")],
+        false,
+        |_| {},
+        [YES, YES],
+    ),
+    (
+        "Local beside Cluster is its own matter",
+        &[("d/a", LOCAL, 1, &["n1"], ""), ("d/b", CLUSTER, 2, &["n2"], "")],
+        true,
+        |_| {},
+        [YES, (Reason::NoLocalEndpoints, None)],
+    ),
+    (
+        "two Local with a common node",
+        &[("d/a", LOCAL, 1, &["n1", "n2"], ""), ("d/b", LOCAL, 2, &["n2", "n3"], "")],
+        true,
+        |_| {},
+        [(Reason::NoLocalEndpoints, Some("d/b")), YES],
+    ),
+    (
+        "two Local without a common node: the older decides",
+        &[("d/a", LOCAL, 1, &["n1"], ""), ("d/b", LOCAL, 2, &["n2"], "")],
+        true,
+        |_| {},
+        [YES, (Reason::NoLocalEndpoints, None)],
+    ),
+    (
+        "two Local without a common node: the younger does not",
+        &[("d/a", LOCAL, 2, &["n1"], ""), ("d/b", LOCAL, 1, &["n2"], "")],
+        true,
+        |_| {},
+        [(Reason::SharedNoCommonNode, Some("d/b")), (Reason::NoLocalEndpoints, None)],
+    ),
+    (
+        "of equal age the name decides",
+        &[("d/b", LOCAL, 1, &["n1"], ""), ("d/a", LOCAL, 1, &["n2"], "")],
+        true,
+        |_| {},
+        [(Reason::SharedNoCommonNode, Some("d/a")), (Reason::NoLocalEndpoints, None)],
+    ),
+    (
+        "Cluster beside two Local without a common node, the Cluster one the oldest",
+        &[("d/a", CLUSTER, 1, &["n3"], ""), ("d/b", LOCAL, 2, &["n1"], ""), ("d/c", LOCAL, 3, &["n2"], "")],
+        true,
+        |_| {},
+        [YES, YES],
+    ),
+    (
+        "Cluster beside two Local without a common node, the Cluster one the youngest",
+        &[("d/a", CLUSTER, 9, &["n3"], ""), ("d/b", LOCAL, 2, &["n1"], ""), ("d/c", LOCAL, 3, &["n2"], "")],
+        true,
+        |_| {},
+        [(Reason::SharedNoCommonNode, Some("d/b")); 2],
+    ),
+    (
+        "a sharer without endpoints does not count",
+        &[("d/a", CLUSTER, 2, &["n1"], ""), ("d/b", LOCAL, 1, &[], "")],
+        true,
+        |_| {},
+        [YES, YES],
+    ),
+    (
+        "a sharer whose endpoints are on no node decides nothing away from it",
+        &[("d/a", CLUSTER, 1, &["n1"], ""), ("d/b", LOCAL, 2, &["n3"], "")],
+        true,
+        |_| {},
+        [(Reason::NoLocalEndpoints, Some("d/b")); 2],
+    ),
+    (
+        "an own reason comes first",
+        &[("d/a", CLUSTER, 2, &[], ""), ("d/b", LOCAL, 1, &["n1"], "")],
+        true,
+        |_| {},
+        [(Reason::NoEndpoints, None); 2],
+    ),
+    (
+        "a sharer that nobody advertises has no node in common: the older decides",
+        &[("d/a", CLUSTER, 1, &["n1"], "x"), ("d/b", CLUSTER, 2, &["n1"], "y")],
+        true,
+        |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+        [YES, YES],
+    ),
+    (
+        "a sharer that nobody advertises, and is older",
+        &[("d/a", CLUSTER, 3, &["n1"], "x"), ("d/b", CLUSTER, 2, &["n1"], "y")],
+        true,
+        |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+        [(Reason::SharedNoCommonNode, Some("d/b")); 2],
+    ),
+    (
+        "what keeps a sharer off this node keeps the others too",
+        &[("d/a", CLUSTER, 1, &["n1"], "x"), ("d/b", CLUSTER, 2, &["n1"], "y")],
+        true,
+        |s| {
+            let (app, rack) = (|v| vec![selector("app", v)], |v| vec![selector("rack", v)]);
+            let one = BgpAdvertisement { service_selectors: app("x"), ..advert("a") };
+            let other = BgpAdvertisement { service_selectors: app("y"), node_selectors: rack("z"), ..advert("b") };
+            s.adverts([one, other]);
+        },
+        [(Reason::NoMatchingAdvertisement, Some("d/b")); 2],
+    ),
+];
+
+/// Lets Services of different traffic policies share the pool's addresses.
+fn mix(s: &mut Situation) {
+    let policy = PoolPolicy {
+        name: "mix".into(),
+        strategy: Strategy::First,
+        quotas: Vec::new(),
+        no_new_addresses: Vec::new(),
+        addresses_per_family_max: 1,
+        pair_with: None,
+        sharing: SharingRules { same_namespace: false, mixed: true },
+        releases: Arc::default(),
+    };
+    let pool = s.config().pools.get_mut("p").map(Arc::make_mut).unwrap();
+    pool.policy = Some(Arc::new(policy));
+}
+
+#[test]
+fn shared_address_is_announced_where_every_sharer_may_be() {
+    for (name, sharers, mixed, edit, want) in SHARING {
+        let mut s = Situation::new();
+        if *mixed {
+            mix(&mut s);
+        }
+        edit(&mut s);
+        let services: Vec<(Service, Vec<NodeId>, &[&str])> = sharers
+            .iter()
+            .map(|(key, traffic_policy, created_s, nodes, app)| {
+                let mut service = Service { key: key.parse().unwrap(), ..s.service.clone() };
+                (service.traffic_policy, service.created_s) = (*traffic_policy, *created_s);
+                service.labels = [("app", *app)].into_iter().collect();
+                let mut ids: Vec<_> = nodes.iter().map(|node| NodeId::of(node)).collect();
+                ids.sort_unstable();
+                (service, ids, *nodes)
+            })
+            .collect();
+        for (node, (reason, because_of)) in ["n1", "n2"].iter().zip(want) {
+            let parties: Vec<Party<'_>> = services
+                .iter()
+                .map(|(service, ids, nodes)| {
+                    let here = u32::from(nodes.contains(node));
+                    let endpoints = Endpoints { here, anywhere: u32::try_from(nodes.len()).unwrap() };
+                    Party { service, endpoints, nodes: ids }
+                })
+                .collect();
+            let decision = decide_among(parties[0], &parties[1..], &s.context);
+            let address = &decision.addresses[0];
+            let because = address.because_of.as_ref().map(ServiceKey::as_str);
+            assert_eq!((address.reason, because), (*reason, *because_of), "{name}, {node}");
+            let words = message(address, parties[0], &parties[1..], &s.context);
+            assert!(because.is_none_or(|key| words.contains(key)), "{name}, {node}: {words}");
+        }
+    }
+}
+
+#[test]
+fn sharers_are_known_while_a_policy_mixes() {
+    let mut s = Situation::new();
+    let ips = |octets: &[u8]| octets.iter().map(|o| IpAddr::from([10, 0, 0, *o])).collect::<Vec<_>>();
+    let [a, b, c] = ["d/a", "d/b", "d/c"].map(|key| key.parse::<ServiceKey>().unwrap());
+    let mut sharers = Sharers::default();
+    sharers.set(&a, &ips(&[1]), &s.context.config);
+    assert!(sharers.is_empty(), "no policy mixes");
+    mix(&mut s);
+    let config = &s.context.config;
+    assert_eq!(sharers.set(&a, &ips(&[1, 2]), config), [].into());
+    assert_eq!(sharers.set(&b, &ips(&[2]), config), [a.clone()].into());
+    assert_eq!(sharers.set(&c, &ips(&[1]), config), [a.clone()].into());
+    assert_eq!((sharers.of(&a), sharers.of(&b)), ([b.clone(), c.clone()].into(), [a.clone()].into()));
+    assert_eq!(sharers.set(&a, &ips(&[2]), config), [b.clone(), c.clone()].into(), "before and now");
+    assert_eq!(sharers.of(&c), [].into());
+    for key in [&a, &b, &c] {
+        sharers.set(key, &[], config);
+    }
+    assert!(sharers.is_empty());
+}
+
+#[test]
+fn held_address_is_announced_by_the_right_of_its_former_pool() {
+    let former = |name: &str, tier: &str| {
+        let labels = [("tier", tier)].into_iter().collect();
+        Arc::new(FormerPool { name: name.into(), labels })
+    };
+    let named = || BgpAdvertisement { pools: ["old".into()].into(), ..advert("a") };
+    let labelled = || BgpAdvertisement { pool_selectors: vec![selector("tier", "gold")], ..advert("a") };
+    for (name, advert, pool, want) in [
+        ("of every pool", advert("a"), Some(former("old", "tin")), Reason::Announced),
+        ("by the former name", named(), Some(former("old", "tin")), Reason::Announced),
+        ("by the former labels", labelled(), Some(former("old", "gold")), Reason::Announced),
+        ("of another pool", named(), Some(former("other", "tin")), Reason::NotOwner),
+        ("never ours", advert("a"), None, Reason::IpNotAllowed),
+    ] {
+        let mut s = Situation::new();
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        s.service.ingress = vec![ip];
+        s.adverts([advert]);
+        s.config().former = pool.into_iter().map(|pool| (ip, pool)).collect();
+        let decision = s.decide();
+        assert_eq!(decision.addresses[0].reason, want, "{name}");
+        let own = Party { service: &s.service, endpoints: s.endpoints, nodes: &[] };
+        let words = message(&decision.addresses[0], own, &[], &s.context);
+        assert_eq!(words.contains("the former pool"), want != Reason::IpNotAllowed, "{name}: {words}");
+    }
+    let mut s = Situation::new();
+    s.config().former = [("10.0.0.7".parse().unwrap(), former("old", "tin"))].into();
+    s.adverts([named()]);
+    assert_eq!(s.decide().addresses[0].reason, Reason::NotOwner, "the pool that contains it counts");
+}
+
+#[test]
+fn every_reason_is_told_with_what_mattered() {
+    for (edit, want) in [
+        ((|_| {}) as fn(&mut Situation), "by BGPAdvertisement \"a\" of pool \"p\"; 2 serving endpoints"),
+        (|s| s.service.is_load_balancer = false, "the Service is not of type LoadBalancer"),
+        (|s| s.service.class = Some("x".into()), "the Service is of the class \"x\", which is not served here"),
+        (|s| s.context.class = Some("x".into()), "the Service has no class, only \"x\" is served here"),
+        (|s| s.service.ingress.clear(), "the Service's status has no address"),
+        (|s| s.service.ingress = vec!["fe80::1".parse().unwrap()], "fe80::1 is no address that can be announced"),
+        (|s| s.service.ingress = vec!["10.9.0.1".parse().unwrap()], "10.9.0.1 is in no pool"),
+        (|s| s.adverts([]), "there is no BGPAdvertisement"),
+        (
+            |s| s.adverts([BgpAdvertisement { pools: ["q".into()].into(), ..advert("a") }]),
+            "no BGPAdvertisement selects pool \"p\"",
+        ),
+        (
+            |s| s.adverts([BgpAdvertisement { node_selectors: vec![selector("rack", "b")], ..advert("a") }]),
+            "BGPAdvertisement \"a\" of pool \"p\" is for other nodes: no nodeSelectors match this Node's labels",
+        ),
+        (
+            |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+            "BGPAdvertisement \"a\" of pool \"p\" is for other Services: no serviceSelectors match a Service without labels",
+        ),
+        (
+            conflict,
+            "BGPAdvertisements \"a\" (localPref 1) and \"b\" (localPref 2) contradict each other for the same prefix and peer",
+        ),
+        (|s| s.node().network_unavailable = true, "the Node's condition NetworkUnavailable is True"),
+        (exclude, "the Node carries the label node.kubernetes.io/exclude-from-external-load-balancers"),
+        (
+            |s| {
+                s.service.traffic_policy = TrafficPolicy::Local;
+                s.endpoints.here = 0;
+            },
+            "externalTrafficPolicy is Local, and no endpoint serves on this node (2 elsewhere)",
+        ),
+        (
+            |s| s.service.traffic_policy = TrafficPolicy::Local,
+            "by BGPAdvertisement \"a\" of pool \"p\"; 2 serving endpoints, 1 on this node",
+        ),
+        (|s| s.endpoints = Endpoints::default(), "no endpoint of the Service serves on any node"),
+    ] {
+        let mut s = Situation::new();
+        edit(&mut s);
+        let own = Party { service: &s.service, endpoints: s.endpoints, nodes: &[] };
+        assert_eq!(message(&s.decide().addresses[0], own, &[], &s.context), want);
     }
 }

@@ -57,7 +57,8 @@ fn plain(decision: &AddressDecision, service: &Service, endpoints: Endpoints, co
         Reason::NodeNetworkUnavailable => "the Node's condition NetworkUnavailable is True".to_owned(),
         Reason::NodeLabeledExcludeBalancers => format!("the Node carries the label {EXCLUDE_LABEL}"),
         Reason::NoLocalEndpoints => {
-            format!("externalTrafficPolicy is Local, and none of {} is on this node", counted(endpoints.anywhere))
+            let elsewhere = endpoints.anywhere - endpoints.here;
+            format!("externalTrafficPolicy is Local, and no endpoint serves on this node ({elsewhere} elsewhere)")
         }
         Reason::NoEndpoints => "no endpoint of the Service serves on any node".to_owned(),
         Reason::SharedNoCommonNode => "no node may announce the address for all who share it".to_owned(),

@@ -83,8 +83,15 @@ impl World {
 
     /// Starts a controller for a site and waits until it is ready.
     pub(crate) async fn controller(&self, site: &Site, replica: &str) -> Result<Ferrocast> {
+        self.controller_with(site, replica, &[]).await
+    }
+
+    /// Starts a controller with more arguments for a site and waits until it is ready.
+    pub(crate) async fn controller_with(&self, site: &Site, replica: &str, more: &[&str]) -> Result<Ferrocast> {
         let role = Role::Controller { name: format!("{}-{replica}", site.name), port: free_port()? };
-        let mut controller = Ferrocast::start(&self.plane, &self.dir, role, site.settings()).await?;
+        let more = more.iter().map(|argument| (*argument).to_owned()).collect();
+        let settings = Settings { more, ..site.settings() };
+        let mut controller = Ferrocast::start(&self.plane, &self.dir, role, settings).await?;
         controller.wait_until_ready().await?;
         Ok(controller)
     }

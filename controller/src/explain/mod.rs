@@ -1,0 +1,215 @@
+//! `ferrocast explain`: why a Service, an address, a node or a peer is as it is.
+//!
+//! An [`Explanation`] says it, whoever fills it: [`from_plan`] from manifests; from a live cluster it is filled from what the speakers
+//! and the controller tell.
+pub mod from_plan;
+mod render;
+
+use std::{
+    io::{self, BufWriter, Write as _},
+    net::IpAddr,
+    process::ExitCode,
+    str::FromStr,
+};
+
+use anyhow::bail;
+use ferrocast_core::model::ServiceKey;
+use serde::Serialize;
+
+use crate::{
+    cli::{ExplainArgs, PlanOutput},
+    plan::{self, world::Settings},
+};
+
+/// What is to be explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A Service.
+    Service(ServiceKey),
+    /// An address, whoever has it.
+    Address(IpAddr),
+    /// A node.
+    Node(String),
+    /// A BGPPeer.
+    Peer(String),
+}
+
+impl Subject {
+    /// The subject of this kind and name.
+    ///
+    /// # Errors
+    /// In words, if there can be none of that name.
+    pub fn new(kind: SubjectKind, name: &str) -> Result<Self, String> {
+        match kind {
+            SubjectKind::Service => ServiceKey::from_str(name).map(Self::Service),
+            SubjectKind::Address => {
+                name.parse().map(Self::Address).map_err(|_| format!("{name:?} is not an IP address"))
+            }
+            SubjectKind::Node => Ok(Self::Node(name.to_owned())),
+            SubjectKind::Peer => Ok(Self::Peer(name.to_owned())),
+        }
+    }
+}
+
+/// Kinds of subjects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SubjectKind {
+    /// A Service, as NAMESPACE/NAME.
+    Service,
+    /// An IP address.
+    Address,
+    /// A node.
+    Node,
+    /// A BGPPeer.
+    Peer,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Explanation {
+    /// What was asked, e.g. `service default/web`.
+    pub subject: String,
+    /// What is known of the subject itself, the most important first.
+    pub facts: Vec<Fact>,
+    /// The Services that it is about.
+    pub services: Vec<ServiceExplained>,
+    /// The sessions that it is about.
+    pub sessions: Vec<SessionExplained>,
+    /// Configuration objects that are not in force as written.
+    pub configuration: Vec<Fact>,
+}
+
+/// A code with words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    /// Stable.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Fact {
+    /// A fact.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
+}
+
+/// Why a Service has its addresses, and where they are announced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServiceExplained {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What it has.
+    pub addresses: Vec<IpAddr>,
+    /// Those that it holds though the right to them was taken away.
+    pub held: Vec<IpAddr>,
+    /// The pool of the first.
+    pub pool: Option<String>,
+    /// Why, as the allocation decided.
+    pub reason: Fact,
+    /// Every pool that was considered, in the order in which they are tried.
+    pub pools: Vec<PoolExplained>,
+    /// The decision of every node on every address.
+    pub nodes: Vec<NodeExplained>,
+}
+
+/// A pool as it looks to a Service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PoolExplained {
+    /// Its name.
+    pub pool: String,
+    /// Why it gave an address or not.
+    pub reason: Fact,
+}
+
+/// What a node does with an address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeExplained {
+    /// The node.
+    pub node: String,
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// It announces it.
+    pub announce: bool,
+    /// Why or why not.
+    pub reason: Fact,
+    /// Since when, RFC 3339; `None`: it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What becomes of it at each peer.
+    pub peers: Vec<PeerExplained>,
+}
+
+/// What a peer is sent of an address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PeerExplained {
+    /// The peer.
+    pub peer: String,
+    /// It is to be sent the route.
+    pub desired: bool,
+    /// It has been sent it; `None`: there is no live speaker to ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<bool>,
+    /// State of the session; `None`: there is no live speaker to ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Why or why not.
+    pub reason: Fact,
+}
+
+/// One session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SessionExplained {
+    /// The node.
+    pub node: String,
+    /// The peer.
+    pub peer: String,
+    /// There is to be one.
+    pub desired: bool,
+    /// Its state; `None`: there is no live speaker to ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Routes that the peer is to be sent.
+    pub routes: usize,
+    /// Why or why not.
+    pub reason: Fact,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Wrong arguments, or manifests that cannot be read.
+pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let subject = Subject::new(args.kind, &args.name).map_err(anyhow::Error::msg)?;
+    let Some(from) = &args.from else { bail!("give --from with a directory of manifests") };
+    let settings = Settings {
+        class: args.load_balancer_class.clone(),
+        ignore_exclude_label: args.ignore_exclude_lb,
+        nodes: args.nodes,
+        assume_endpoints: args.assume_endpoints,
+    };
+    let objects = plan::objects_of(std::slice::from_ref(from), &args.namespace)?;
+    let explanation = from_plan::explain(&subject, &objects, settings);
+    print(&explanation, args.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an explanation.
+///
+/// # Errors
+/// If standard output is closed.
+pub fn print(explanation: &Explanation, output: PlanOutput) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match output {
+        PlanOutput::Text => render::text(explanation, &mut out)?,
+        PlanOutput::Json => {
+            serde_json::to_writer(&mut out, explanation).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()
+}
