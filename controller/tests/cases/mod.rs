@@ -95,9 +95,12 @@ pub fn expand(short: &Value) -> Value {
     let name = fields.remove(&kind).unwrap();
     let mut take = |field: &str| fields.remove(field).unwrap_or(Value::Null);
     let mut metadata = json!({"name": name});
-    for (field, own) in
-        [("namespace", "namespace"), ("labels", "labels"), ("annotations", "annotations"), ("creationTimestamp", "created")]
-    {
+    for (field, own) in [
+        ("namespace", "namespace"),
+        ("labels", "labels"),
+        ("annotations", "annotations"),
+        ("creationTimestamp", "created"),
+    ] {
         let value = take(own);
         if !value.is_null() {
             metadata[field] = value;
