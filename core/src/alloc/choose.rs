@@ -1,22 +1,24 @@
-//! Finding an address for a Service that has none, or explaining why there is none.
+//! Finding addresses for a Service that has none or too few, or explaining why there are none.
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Allocator,
+    Allocator, Entry,
     holdings::Sharing,
+    ledger::{About, AccountId, labels_of},
+    pick::{Lack, Picked, Seeker},
     request::{Need, Request, quoted},
-    space::PoolState,
-    waiting::Interest,
+    space::{PoolState, rules},
+    waiting::{Interest, Queue},
 };
 use crate::{
     config::{Pool, any_selector_matches},
-    model::{IpFamily, Labels, Service},
+    model::{IpFamily, Service},
 };
 
 /// How many pools a message lists before it says "and more".
 const POOLS_SHOWN_MAX: usize = 5;
-/// The label that every Namespace carries (set by the API server).
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// How a Service is told what it may write to get more addresses of a family.
+const MORE_ADDRESSES: &str = "addressesPerFamilyMax of a PoolPolicy allows more";
 
 /// Why there is no address.
 #[derive(Debug)]
@@ -32,36 +34,70 @@ impl Refusal {
     }
 }
 
-/// Addresses (IPv4 first) and their pool.
-pub(super) type Choice = (Vec<IpAddr>, Arc<str>);
+/// Addresses with their pools, IPv4 first.
+pub(super) type Choice = Vec<(IpAddr, Arc<str>)>;
 
 impl Allocator {
-    /// Addresses that the Service may have, which it does not hold yet. `near`: an address it had, whose pool is tried first.
+    /// Addresses that the Service may have, which it does not hold yet. `near`: those it had, which it keeps if it can.
     pub(super) fn choose(
         &self,
         service: &Service,
         need: Need,
         request: &Request,
-        near: Option<IpAddr>,
+        near: &[IpAddr],
     ) -> Result<Choice, Refusal> {
-        if !request.ips.is_empty() {
-            return self.choose_requested(service, need, request);
+        if self.config.pools.is_empty() && self.config.pools_unknown.is_empty() {
+            return Err(no_pools());
         }
-        let sharing = Sharing::of(service);
-        let pools = self.candidates(service, &request.pool)?;
-        if let Some(ip) = near
-            && let Some(found) = self.choose_near(service, need, sharing.as_ref(), ip, &pools)
+        let seeker = Seeker { service, need, request, sharing: Sharing::of(service) };
+        if !request.ips.is_empty() {
+            return self.choose_requested(&seeker, near);
+        }
+        let pools = self.candidates(service, &request.pool);
+        if let Ok(pools) = &pools
+            && let Some(found) = self.choose_near(&seeker, near, pools)
         {
             return Ok(found);
         }
+        let reserved = self.with_reservations(service, &request.pool);
         for families in need.choices() {
-            for state in &pools {
-                if let Some(ips) = self.pick(state, service, sharing.as_ref(), families) {
-                    return Ok((ips, state.pool.name.clone()));
+            for state in &reserved {
+                if let Ok(found) = self.attempt(&seeker, state, families, &[])
+                    && found.reserved > 0
+                {
+                    return Ok(in_order(found));
                 }
             }
         }
-        Err(self.exhausted(service, need, sharing, &pools))
+        let pools = match pools {
+            Err(mut refusal) => {
+                refusal.interest.queues.extend(self.claims.of(&service.key).iter().copied().map(Queue::Reservation));
+                return Err(refusal);
+            }
+            Ok(pools) => pools,
+        };
+        for families in need.choices() {
+            for state in &pools {
+                if let Ok(found) = self.attempt(&seeker, state, families, &[]) {
+                    return Ok(in_order(found));
+                }
+            }
+        }
+        Err(self.exhausted(&seeker, &pools))
+    }
+
+    /// The pools in which something is reserved for the Service, in the order of the reservations' names.
+    fn with_reservations(&self, service: &Service, requested: &str) -> Vec<&PoolState> {
+        let mut pools: Vec<&PoolState> = Vec::new();
+        for index in self.claims.of(&service.key) {
+            let Some(state) = self.space.pools.get(&self.claims.reservations[*index].pool) else { continue };
+            let wanted = requested.is_empty() || *state.pool.name == *requested;
+            let known = pools.iter().any(|known| known.pool.name == state.pool.name);
+            if wanted && !known && self.allows(&state.pool, service) {
+                pools.push(state);
+            }
+        }
+        pools
     }
 
     /// The pools that may serve, in the order in which they are tried.
@@ -90,103 +126,171 @@ impl Allocator {
         Ok(vec![state])
     }
 
-    fn choose_requested(&self, service: &Service, need: Need, request: &Request) -> Result<Choice, Refusal> {
-        let ips = &request.ips;
-        if !need.is_met_by_request(ips) {
+    fn choose_requested(&self, seeker: &Seeker<'_>, near: &[IpAddr]) -> Result<Choice, Refusal> {
+        let (service, ips) = (seeker.service, &seeker.request.ips);
+        if !seeker.need.is_met_by_request(ips) {
             let message =
                 format!("requested loadBalancer IP(s) {} does not match the ipFamily of the service", quoted(ips));
             return Err(Refusal::new("requestFamilyMismatch", message));
         }
-        let mut pool: Option<&Arc<Pool>> = None;
+        let mut found = Choice::new();
         for ip in ips {
-            let Some(own) = self.config.pool_of(*ip) else {
-                return Err(not_allowed(*ip, ": no pool contains it"));
-            };
-            if self.space.pools.get(&own.name).is_some_and(|state| state.avoids(*ip)) {
-                let why =
-                    format!(": pool {:?} has avoidBuggyIPs and gives out no address that ends in .0 or .255", own.name);
-                return Err(not_allowed(*ip, &why));
-            }
-            if let Some(other) = pool.filter(|other| other.name != own.name) {
-                let why = format!(
-                    ": it is in pool {:?} and the other address in pool {:?}, both must be in one",
-                    own.name, other.name
-                );
-                return Err(not_allowed(*ip, &why));
-            }
-            pool = Some(own);
+            found.push((*ip, self.pool_requested(*ip, &found)?.name.clone()));
         }
-        let Some(pool) = pool else { return Err(Refusal::new("invalidRequest", "no address requested".to_owned())) };
-        if !request.pool.is_empty() && *request.pool != *pool.name {
+        let requested = &seeker.request.pool;
+        let own = |pool: &Arc<str>| **pool == **requested || self.paired(requested, pool);
+        if !requested.is_empty()
+            && let Some((_, pool)) = found.iter().find(|(_, pool)| !own(pool))
+        {
             let message = format!(
-                "requested loadBalancer IP(s) {} is not compatible with requested address pool {}: pool {:?} contains them",
+                "requested loadBalancer IP(s) {} is not compatible with requested address pool {requested}: pool {pool:?} contains them",
                 quoted(ips),
-                request.pool,
-                pool.name
             );
             return Err(Refusal::new("requestPoolMismatch", message));
         }
-        if !self.allows(pool, service) {
-            return Err(not_for_service(&pool.name));
-        }
-        let sharing = Sharing::of(service);
-        for ip in ips {
-            if let Err(clash) = self.holdings.check(*ip, service, sharing.as_ref()) {
-                let interest = Interest { ips: ips.clone(), ..Interest::default() };
-                return Err(Refusal { code: clash.code, message: clash.message, interest });
+        for (_, pool) in &found {
+            if !self.config.pools.get(pool).is_some_and(|pool| self.allows(pool, service)) {
+                return Err(not_for_service(pool));
             }
         }
-        Ok((ips.clone(), pool.name.clone()))
-    }
-
-    /// Keeps `ip` and adds what is missing from its own pool, if that may serve.
-    fn choose_near(
-        &self,
-        service: &Service,
-        need: Need,
-        sharing: Option<&Arc<Sharing>>,
-        ip: IpAddr,
-        pools: &[&PoolState],
-    ) -> Option<Choice> {
-        let pool = self.config.pool_of(ip)?;
-        let state = self.space.pools.get(&pool.name).filter(|s| pools.iter().any(|p| p.pool.name == s.pool.name))?;
-        self.holdings.check(ip, service, sharing).ok()?;
-        let mut ips = vec![ip];
-        if need == Need::Both {
-            ips.push(self.lowest_usable(state, service, sharing, other_family(IpFamily::of(ip)))?);
+        for (ip, pool) in &found {
+            let had = near.contains(ip);
+            self.check_requested(seeker, *ip, pool, had).map_err(|mut refusal| {
+                refusal.interest.ips.clone_from(ips);
+                refusal
+            })?;
         }
-        ips.sort_unstable();
-        Some((ips, pool.name.clone()))
+        self.check_quotas(seeker, &found)?;
+        Ok(found)
     }
 
-    fn pick(
-        &self,
-        state: &PoolState,
-        service: &Service,
-        sharing: Option<&Arc<Sharing>>,
-        families: &[IpFamily],
-    ) -> Option<Vec<IpAddr>> {
-        families.iter().map(|family| self.lowest_usable(state, service, sharing, *family)).collect()
+    /// The pool of a requested address, beside those requested before it.
+    fn pool_requested(&self, ip: IpAddr, before: &[(IpAddr, Arc<str>)]) -> Result<&Arc<Pool>, Refusal> {
+        let Some(pool) = self.config.pool_of(ip) else {
+            return Err(not_allowed(ip, ": no pool contains it"));
+        };
+        if self.space.pools.get(&pool.name).is_some_and(|state| state.avoids(ip)) {
+            let why =
+                format!(": pool {:?} has avoidBuggyIPs and gives out no address that ends in .0 or .255", pool.name);
+            return Err(not_allowed(ip, &why));
+        }
+        let paired = |other: &Arc<str>| self.paired(other, &pool.name) || self.paired(&pool.name, other);
+        let other = before.iter().find(|(_, other)| *other != pool.name && !paired(other));
+        if let Some((_, other)) = other {
+            let why = format!(
+                ": it is in pool {:?} and the other address in pool {other:?}, both must be in one or pairWith of a PoolPolicy must join them",
+                pool.name
+            );
+            return Err(not_allowed(ip, &why));
+        }
+        Ok(pool)
     }
 
-    /// The lowest address of the pool that is free or that the Service may share.
-    pub(super) fn lowest_usable(
-        &self,
-        state: &PoolState,
-        service: &Service,
-        sharing: Option<&Arc<Sharing>>,
-        family: IpFamily,
-    ) -> Option<IpAddr> {
-        let free = state.lowest_free(family);
-        let shareable = sharing.and_then(|sharing| {
-            self.holdings
-                .shared(sharing, &service.ports)
-                .filter(|ip| IpFamily::of(*ip) == family)
-                .take_while(|ip| free.is_none_or(|free| *ip < free))
-                .filter(|ip| self.config.pool_of(*ip).is_some_and(|p| p.name == state.pool.name) && !state.avoids(*ip))
-                .find(|ip| self.holdings.check(*ip, service, Some(sharing)).is_ok())
+    /// May `pool` be completed from `pair`?
+    pub(super) fn paired(&self, pool: &str, pair: &str) -> bool {
+        let policy = self.config.pools.get(pool).and_then(|pool| pool.policy.as_ref());
+        policy.is_some_and(|policy| policy.pair_with.as_deref() == Some(pair))
+    }
+
+    /// May the Service have this address of the pool, quotas aside? `had`: it had it until now.
+    fn check_requested(&self, seeker: &Seeker<'_>, ip: IpAddr, pool: &Arc<str>, had: bool) -> Result<(), Refusal> {
+        let (key, claims) = (&seeker.service.key, self.claims.of(&seeker.service.key));
+        let Some(family) = self.space.family(pool, ip) else { return Err(not_allowed(ip, "")) };
+        if family.withholds(ip) && !had {
+            let message = format!("{:?} is withheld by noNewAddresses of the policy of pool {pool:?}", ip.to_string());
+            return Err(Refusal::new("addressWithheld", message));
+        }
+        let reserved = |why: String| Err(Refusal::new("addressReserved", format!("{:?} is {why}", ip.to_string())));
+        if let Some(index) = family.reservation_of(ip).filter(|index| !claims.contains(index) && !had) {
+            return reserved(format!("reserved by AddressReservation {:?}", self.claims.reservations[index].name));
+        }
+        if let Some(cooling) = self.remembered.cooling(ip).filter(|cooling| cooling.service != *key) {
+            let name = &cooling.reservation;
+            return reserved(format!("kept for {} by releaseAfter of AddressReservation {name:?}", cooling.service));
+        }
+        if let Some(held) = self.config.pools.get(pool)
+            && let Err(clash) = self.holdings.check(ip, seeker.service, seeker.sharing.as_deref(), rules(held))
+        {
+            return Err(Refusal::new(clash.code, clash.message));
+        }
+        let outstanding = u128::from(self.ledger.outstanding(pool, IpFamily::of(ip)));
+        let own = claims.iter().filter_map(|index| self.ledger.of_reservation(*index)).any(|id| {
+            let account = self.ledger.get(id);
+            let of_family = matches!(account.about, About::Reservation(_, f) if f == IpFamily::of(ip));
+            of_family && account.pool == *pool && account.used < account.max
         });
-        shareable.or(free)
+        let general =
+            !self.holdings.is_held(ip) && family.reservation_of(ip).is_none() && self.remembered.cooling(ip).is_none();
+        if general && !own && !had && family.general_free() <= outstanding {
+            return reserved(format!("free, but all that is free in pool {pool:?} is reserved for others"));
+        }
+        Ok(())
+    }
+
+    /// Is there room for these addresses in every quota?
+    fn check_quotas(&self, seeker: &Seeker<'_>, found: &[(IpAddr, Arc<str>)]) -> Result<(), Refusal> {
+        let mut needed: BTreeMap<AccountId, u64> = BTreeMap::new();
+        for (ip, pool) in found {
+            let counted = self.ledger.accounts_of(pool, *ip, self.holdings.tenants(*ip), &self.claims);
+            let quotas = self.ledger.quotas_of(pool, seeker.service.key.namespace()).iter();
+            quotas.filter(|id| counted.binary_search(id).is_err()).for_each(|id| *needed.entry(*id).or_default() += 1);
+        }
+        let short = needed.into_iter().find(|(id, count)| {
+            let account = self.ledger.get(*id);
+            account.used.saturating_add(*count) > account.max
+        });
+        let Some((id, _)) = short else { return Ok(()) };
+        let queues = vec![Queue::Account(id)];
+        let interest = Interest { queues, ips: seeker.request.ips.clone(), sharing: None };
+        Err(Refusal { code: "quotaReached", message: self.quota_in_words(id), interest })
+    }
+
+    /// Keeps those of `near` that it may and adds what is missing from their own pool, if that may serve.
+    fn choose_near(&self, seeker: &Seeker<'_>, near: &[IpAddr], pools: &[&PoolState]) -> Option<Choice> {
+        let pool = self.config.pool_of(*near.first()?)?;
+        let state = self.space.pools.get(&pool.name).filter(|s| pools.iter().any(|p| p.pool.name == s.pool.name))?;
+        let mut seed = Choice::new();
+        for ip in near {
+            let pool = self.config.pool_of(*ip)?;
+            self.holdings.check(*ip, seeker.service, seeker.sharing.as_deref(), rules(pool)).ok()?;
+            seed.push((*ip, pool.name.clone()));
+        }
+        seeker.need.choices().iter().find_map(|families| {
+            let needed = seed.iter().all(|(ip, _)| families.contains(&IpFamily::of(*ip)));
+            let found = needed.then(|| self.attempt(seeker, state, families, &seed).ok()).flatten()?;
+            Some(in_order(found))
+        })
+    }
+
+    /// What a Service lacks that keeps what it has: from the pool of its first address or the one that is paired with it.
+    pub(super) fn choose_additional(&self, entry: &Entry, need: Need, request: &Request) -> Result<Choice, Refusal> {
+        let nothing = || Refusal::new("allocated", String::new());
+        let service = &*entry.service;
+        let ip = entry.ips.first().ok_or_else(nothing)?;
+        let pool = self.config.pool_of(*ip).filter(|pool| self.allows(pool, service)).ok_or_else(nothing)?;
+        let state = self.space.pools.get(&pool.name).ok_or_else(nothing)?;
+        let seeker = Seeker { service, need, request, sharing: Sharing::of(service) };
+        let seed: Choice = entry.ips.iter().copied().zip(entry.pools.iter().flatten().cloned()).collect();
+        let mut picked = Picked { ips: seed.clone(), reserved: 0 };
+        let mut lacks = Vec::new();
+        for family in need.choices().first().copied().unwrap_or_default() {
+            let has = seed.iter().filter(|(ip, _)| IpFamily::of(*ip) == *family).count();
+            let want = request.per_family.saturating_sub(has);
+            let before = picked.ips.len();
+            if let Err(lack) = self.supply(&seeker, state, *family, want, &mut picked) {
+                picked.ips.truncate(before);
+                lacks.push((*family, lack));
+            }
+        }
+        if picked.ips.len() > seed.len() {
+            return Ok(in_order(picked));
+        }
+        lacks.retain(|(_, lack)| *lack != Lack::Missing);
+        let Some((family, lack)) = lacks.first() else { return Err(nothing()) };
+        let mut refusal = Refusal::new("allocated", self.in_words(*lack, *family, &[format!("{:?}", pool.name)]));
+        refusal.interest = self.interest(&seeker, state, *family, *lack);
+        refusal.interest.sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        Err(refusal)
     }
 
     /// May the Service use the pool?
@@ -196,63 +300,156 @@ impl Allocator {
         let namespace_matches = || {
             (allocation.namespaces.is_empty() && allocation.namespace_selectors.is_empty())
                 || allocation.namespaces.contains(namespace)
-                || match self.namespaces.get(namespace) {
-                    Some(labels) => allocation.namespace_selectors.iter().any(|s| s.matches(labels)),
-                    None => {
-                        let labels: Labels = [(NAMESPACE_NAME_LABEL, namespace)].into_iter().collect();
-                        allocation.namespace_selectors.iter().any(|s| s.matches(&labels))
-                    }
-                }
+                || (!allocation.namespace_selectors.is_empty() && {
+                    let labels = labels_of(&self.namespaces, namespace);
+                    allocation.namespace_selectors.iter().any(|s| s.matches(&labels))
+                })
         };
         namespace_matches() && any_selector_matches(&allocation.service_selectors, &service.labels)
     }
 
     /// Says which families of which pools are used up, and what to wait for.
-    fn exhausted(&self, service: &Service, need: Need, sharing: Option<Arc<Sharing>>, pools: &[&PoolState]) -> Refusal {
-        let mut interest = Interest { sharing, ..Interest::default() };
-        let mut full: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    fn exhausted(&self, seeker: &Seeker<'_>, pools: &[&PoolState]) -> Refusal {
+        let mut interest = Interest::default();
+        interest.sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        interest.queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
+        // By what is lacking and of which families, in a fixed order.
+        let mut groups: Vec<(Lack, Vec<IpFamily>, Vec<String>)> = Vec::new();
         for state in pools {
-            let families: &[IpFamily] = need.choices()[0];
-            let present: Vec<IpFamily> = families.iter().copied().filter(|f| state.has(*f)).collect();
-            let able =
-                if matches!(need, Need::Prefer(_)) { !present.is_empty() } else { present.len() == families.len() };
-            if !able {
-                continue;
-            }
-            let lacking: Vec<IpFamily> = present
-                .into_iter()
-                .filter(|f| self.lowest_usable(state, service, interest.sharing.as_ref(), *f).is_none())
-                .collect();
-            let words = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-            full.entry(words).or_default().push(format!("{:?}", state.pool.name));
+            let Some(lacking) = self.lacking(seeker, state) else { continue };
             // With both families required, one that is missing is enough to wait for.
-            let awaited = if need == Need::Both { 1 } else { lacking.len() };
-            interest.pools.extend(lacking.into_iter().take(awaited).map(|f| (state.pool.name.clone(), f)));
+            let awaited = if seeker.need == Need::Both { 1 } else { lacking.len() };
+            for (family, lack) in lacking.iter().take(awaited) {
+                interest.queues.extend(self.interest(seeker, state, *family, *lack).queues);
+            }
+            for (family, lack) in lacking {
+                let name = format!("{:?}", state.pool.name);
+                let same = |group: &&mut (Lack, Vec<IpFamily>, Vec<String>)| group.0 == lack;
+                match groups.iter_mut().find(same) {
+                    Some((_, families, names)) => {
+                        if !families.contains(&family) {
+                            families.push(family);
+                        }
+                        if !names.contains(&name) {
+                            names.push(name);
+                        }
+                    }
+                    None => groups.push((lack, vec![family], vec![name])),
+                }
+            }
         }
-        if full.is_empty() {
-            let wanted = match need {
-                Need::One(family) => family.to_string(),
-                Need::Both => "dual-stack (IPv4 and IPv6)".to_owned(),
-                Need::Prefer(_) => "IPv4 or IPv6".to_owned(),
-            };
-            let names = shown(pools.iter().map(|state| format!("{:?}", state.pool.name)));
-            let message = format!("no suitable pool for {wanted} IPFamily: pool {names} has no such addresses");
-            return Refusal::new("poolFamilyMissing", message);
-        }
-        let parts = full.into_iter().map(|(families, names)| {
-            let plural = if names.len() > 1 { "pools" } else { "pool" };
-            format!("{plural} {} for {families} IPFamily", shown(names))
+        interest.queues.sort();
+        interest.queues.dedup();
+        let code = groups.iter().map(|(lack, ..)| lack.code()).max_by_key(|code| weight(code));
+        let Some(code) = code else { return self.family_missing(seeker, pools, interest) };
+        let parts = groups.iter().map(|(lack, families, names)| match families[..] {
+            [family] => self.in_words(*lack, family, names),
+            _ => self.in_words_of_both(*lack, names),
         });
-        Refusal { code: "poolExhausted", message: format!("no available IPs in {}", shown(parts)), interest }
+        Refusal { code, message: parts.collect::<Vec<_>>().join("; "), interest }
+    }
+
+    /// The families that keep a pool from serving, and why; `None`: it has not the families that are needed.
+    pub(super) fn lacking(&self, seeker: &Seeker<'_>, state: &PoolState) -> Option<Vec<(IpFamily, Lack)>> {
+        let families: &[IpFamily] = seeker.need.choices().first()?;
+        let lack = |family: &IpFamily| {
+            let supply = self.supply(seeker, state, *family, seeker.request.per_family, &mut Picked::default());
+            (*family, supply.err())
+        };
+        let lacks: Vec<_> = families.iter().map(lack).collect();
+        let missing = lacks.iter().filter(|(_, lack)| *lack == Some(Lack::Missing)).count();
+        let able = if matches!(seeker.need, Need::Prefer(_)) { missing < lacks.len() } else { missing == 0 };
+        let present = lacks.into_iter().filter_map(|(family, lack)| Some((family, lack?)));
+        able.then(|| present.filter(|(_, lack)| *lack != Lack::Missing).collect())
+    }
+
+    /// What to wait for where something is lacking.
+    fn interest(&self, seeker: &Seeker<'_>, state: &PoolState, family: IpFamily, lack: Lack) -> Interest {
+        let mut queues = vec![match lack {
+            Lack::Quota(id) => Queue::Account(id),
+            _ => Queue::Pool(state.pool.name.clone(), family),
+        }];
+        if let Some(pair) = self.pair_of(state, seeker.service) {
+            queues.push(Queue::Pool(pair.pool.name.clone(), family));
+            let quotas = self.ledger.quotas_of(&pair.pool.name, seeker.service.key.namespace());
+            queues.extend(quotas.iter().copied().map(Queue::Account));
+        }
+        Interest { queues, ..Interest::default() }
+    }
+
+    fn family_missing(&self, seeker: &Seeker<'_>, pools: &[&PoolState], interest: Interest) -> Refusal {
+        let wanted = match seeker.need {
+            Need::One(family) => family.to_string(),
+            Need::Both => "dual-stack (IPv4 and IPv6)".to_owned(),
+            Need::Prefer(_) => "IPv4 or IPv6".to_owned(),
+        };
+        let names = shown(pools.iter().map(|state| format!("{:?}", state.pool.name)));
+        let message = format!("no suitable pool for {wanted} IPFamily: pool {names} has no such addresses");
+        Refusal { code: "poolFamilyMissing", message, interest }
+    }
+
+    /// What is lacking in pools, whose names are quoted already.
+    pub(super) fn in_words(&self, lack: Lack, family: IpFamily, names: &[String]) -> String {
+        let (plural, list) = (if names.len() > 1 { "pools" } else { "pool" }, shown(names.iter().cloned()));
+        match lack {
+            Lack::Missing => format!("{plural} {list} has no {family} addresses"),
+            Lack::Full => format!("no available IPs in {plural} {list} for {family} IPFamily"),
+            Lack::Reserved => {
+                format!("no available IPs in {plural} {list} for {family} IPFamily: what is free is reserved")
+            }
+            Lack::Quota(id) => self.quota_in_words(id),
+            Lack::TooMany(max) => {
+                let addresses = if max == 1 { "address" } else { "addresses" };
+                format!("{plural} {list} gives a Service {max} {addresses} per family and no more: {MORE_ADDRESSES}")
+            }
+        }
+    }
+
+    fn in_words_of_both(&self, lack: Lack, names: &[String]) -> String {
+        let both = format!("{} and {}", IpFamily::V4, IpFamily::V6);
+        self.in_words(lack, IpFamily::V4, names).replace(&IpFamily::V4.to_string(), &both)
+    }
+
+    fn quota_in_words(&self, id: AccountId) -> String {
+        let account = self.ledger.get(id);
+        let whom = match &account.about {
+            About::Quota(selector) => selector.to_string(),
+            About::Reservation(..) => String::new(),
+        };
+        let (max, pool) = (account.max, &account.pool);
+        format!("the quota of {max} for namespaces {whom} in pool {pool:?} is used up: {} are in use", account.used)
     }
 }
 
-/// The one that `family` is not.
-pub(super) fn other_family(family: IpFamily) -> IpFamily {
-    match family {
-        IpFamily::V4 => IpFamily::V6,
-        IpFamily::V6 => IpFamily::V4,
+impl Lack {
+    /// The code for a Service that lacks it.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::Missing => "poolFamilyMissing",
+            Self::Full | Self::Reserved => "poolExhausted",
+            Self::Quota(_) => "quotaReached",
+            Self::TooMany(_) => "tooManyAddresses",
+        }
     }
+}
+
+/// Which of several codes says most: a quota, then a used up pool.
+fn weight(code: &str) -> u8 {
+    match code {
+        "quotaReached" => 2,
+        "poolExhausted" => 1,
+        _ => 0,
+    }
+}
+
+fn in_order(mut found: Picked) -> Choice {
+    found.ips.sort_unstable();
+    found.ips
+}
+
+/// There is no pool at all.
+pub(super) fn no_pools() -> Refusal {
+    Refusal::new("noPools", "there is no pool: create an IPAddressPool".to_owned())
 }
 
 /// MetalLB's words for an address that no pool gives out.

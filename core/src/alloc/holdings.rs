@@ -1,12 +1,13 @@
 //! Who holds which address, and who may join whom.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
+use super::ledger::AccountId;
 use crate::{
-    config::IpRange,
+    config::SharingRules,
     model::{Port, Service, ServiceKey, TrafficPolicy},
 };
 
@@ -42,41 +43,62 @@ pub(super) struct Clash {
     pub(super) message: String,
 }
 
+/// One who holds an address.
+#[derive(Clone, Debug)]
+pub(super) struct Tenant {
+    pub(super) key: ServiceKey,
+    sharing: Option<Arc<Sharing>>,
+}
+
 /// One held address.
 #[derive(Debug, Default)]
-struct Held {
-    /// Common to all holders; `None`: there is one holder, who does not share.
-    sharing: Option<Arc<Sharing>>,
-    /// Sorted.
-    holders: Vec<ServiceKey>,
+pub(super) struct Held {
+    /// Sorted by key, never empty. All have the same sharing key; a single one may have none.
+    pub(super) tenants: Vec<Tenant>,
     /// Sorted.
     ports: Vec<(Port, ServiceKey)>,
+    /// Not all backends are the same.
+    backends_differ: bool,
+    /// Not all namespaces are the same.
+    namespaces_differ: bool,
 }
+
+/// What decides whether somebody may join an address, besides the sharing key. Many addresses have the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Signature {
+    /// Common to all tenants; `None`: they differ.
+    backend: Option<Box<str>>,
+    /// Common to all tenants; `None`: they differ.
+    namespace: Option<Box<str>>,
+    /// The ports in use, sorted.
+    ports: Vec<Port>,
+    /// The accounts that count the address already, sorted.
+    pub(super) accounts: Vec<AccountId>,
+}
+
+/// Addresses that can be joined, by sharing key and signature: to find one costs the different signatures of a key, not the
+/// addresses.
+#[derive(Debug, Default)]
+pub(super) struct SharedIndex(HashMap<Box<str>, Vec<(Signature, BTreeSet<u128>)>>);
 
 /// All held addresses.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    by_ip: BTreeMap<IpAddr, Held>,
-    by_sharing: BTreeMap<Arc<Sharing>, Shared>,
-}
-
-/// All addresses that are shared in one way.
-#[derive(Debug, Default)]
-struct Shared {
-    ips: BTreeSet<IpAddr>,
-    /// On how many of them each port is in use.
-    ports: BTreeMap<Port, usize>,
+    by_ip: HashMap<IpAddr, Held>,
 }
 
 impl Holdings {
-    /// May `service` hold `ip` beside those who do?
-    pub(super) fn check(&self, ip: IpAddr, service: &Service, sharing: Option<&Arc<Sharing>>) -> Result<(), Clash> {
+    /// May `service`, which does not hold `ip`, hold it beside those who do?
+    pub(super) fn check(
+        &self,
+        ip: IpAddr,
+        service: &Service,
+        sharing: Option<&Sharing>,
+        rules: SharingRules,
+    ) -> Result<(), Clash> {
         let Some(held) = self.by_ip.get(&ip) else { return Ok(()) };
-        if held.holders.iter().all(|holder| *holder == service.key) {
-            return Ok(());
-        }
-        if let Err((code, why)) = may_join(held.sharing.as_deref(), sharing.map(|s| &**s)) {
-            let others = held.holders.iter().map(ServiceKey::as_str).filter(|holder| *holder != service.key.as_str());
+        if let Err((code, why)) = held.may_join(service.key.namespace(), sharing, rules) {
+            let others = held.tenants.iter().map(|tenant| tenant.key.as_str());
             let message = format!(
                 "can't change sharing key for {:?}, address also in use by {}: {why}",
                 service.key.as_str(),
@@ -86,8 +108,7 @@ impl Holdings {
         }
         for port in &service.ports {
             let at = held.ports.partition_point(|(p, _)| p < port);
-            let users = held.ports[at..].iter().take_while(|(p, _)| p == port);
-            if let Some((_, other)) = users.into_iter().find(|(_, user)| *user != service.key) {
+            if let Some((_, other)) = held.ports.get(at).filter(|(p, _)| p == port) {
                 let message = format!("port {port} is already in use on {:?} by {other}", ip.to_string());
                 return Err(Clash { code: "portInUse", message });
             }
@@ -96,20 +117,22 @@ impl Holdings {
     }
 
     /// Notes that the Service, which must not hold `ip` yet and may hold it, does; was it free before?
-    pub(super) fn add(&mut self, ip: IpAddr, service: &Service, sharing: Option<&Arc<Sharing>>) -> bool {
+    pub(super) fn add(&mut self, ip: IpAddr, service: &Service, sharing: Option<Arc<Sharing>>) -> bool {
         let held = self.by_ip.entry(ip).or_default();
-        let free = held.holders.is_empty();
-        if free {
-            held.sharing = sharing.cloned();
+        let free = held.tenants.is_empty();
+        if let Some(first) = held.tenants.first() {
+            held.namespaces_differ |= first.key.namespace() != service.key.namespace();
+            held.backends_differ |=
+                first.sharing.as_ref().map(|s| &s.backend) != sharing.as_ref().map(|sharing| &sharing.backend);
+        } else {
+            held.tenants.reserve_exact(1);
+            held.ports.reserve_exact(service.ports.len());
         }
-        let at = held.holders.partition_point(|h| *h < service.key);
-        held.holders.insert(at, service.key.clone());
-        held.ports.extend(service.ports.iter().map(|port| (*port, service.key.clone())));
-        held.ports.sort_unstable();
-        if let Some(sharing) = sharing {
-            let shared = self.by_sharing.entry(sharing.clone()).or_default();
-            shared.ips.insert(ip);
-            service.ports.iter().for_each(|port| *shared.ports.entry(*port).or_default() += 1);
+        let at = held.tenants.partition_point(|tenant| tenant.key < service.key);
+        held.tenants.insert(at, Tenant { key: service.key.clone(), sharing });
+        for port in &service.ports {
+            let at = held.ports.partition_point(|(p, _)| p < port);
+            held.ports.insert(at, (*port, service.key.clone()));
         }
         free
     }
@@ -117,79 +140,157 @@ impl Holdings {
     /// Notes that the Service does not hold `ip` any more; is it free now that was not before?
     pub(super) fn remove(&mut self, ip: IpAddr, service: &ServiceKey) -> bool {
         let Some(held) = self.by_ip.get_mut(&ip) else { return false };
-        let Ok(at) = held.holders.binary_search(service) else { return false };
-        held.holders.remove(at);
-        let freed: Vec<Port> = held.ports.extract_if(.., |(_, user)| user == service).map(|(port, _)| port).collect();
-        let free = held.holders.is_empty();
-        if let Some(sharing) = &held.sharing
-            && let Some(shared) = self.by_sharing.get_mut(sharing)
-        {
-            shared.give_back(ip, free, &freed);
-            if shared.ips.is_empty() {
-                self.by_sharing.remove(sharing);
-            }
-        }
-        if free {
+        let Ok(at) = held.tenants.binary_search_by(|tenant| tenant.key.cmp(service)) else { return false };
+        held.tenants.remove(at);
+        if held.tenants.is_empty() {
             self.by_ip.remove(&ip);
+            return true;
         }
-        free
+        held.ports.retain(|(_, user)| user != service);
+        held.compare();
+        false
+    }
+
+    /// An address that somebody holds.
+    pub(super) fn get(&self, ip: IpAddr) -> Option<&Held> {
+        self.by_ip.get(&ip)
+    }
+
+    /// Does anybody hold `ip`?
+    pub(super) fn is_held(&self, ip: IpAddr) -> bool {
+        self.by_ip.contains_key(&ip)
+    }
+
+    /// Does this Service hold `ip`?
+    pub(super) fn is_held_by(&self, ip: IpAddr, service: &ServiceKey) -> bool {
+        self.tenants(ip).binary_search_by(|tenant| tenant.key.cmp(service)).is_ok()
     }
 
     /// Who holds `ip`, in key order.
-    pub(super) fn holders(&self, ip: IpAddr) -> &[ServiceKey] {
-        self.by_ip.get(&ip).map_or(&[], |held| &held.holders)
+    pub(super) fn tenants(&self, ip: IpAddr) -> &[Tenant] {
+        self.by_ip.get(&ip).map_or(&[], |held| &held.tenants)
     }
 
-    /// How `ip` is shared, if it is held by Services that share.
-    pub(super) fn sharing(&self, ip: IpAddr) -> Option<&Arc<Sharing>> {
-        self.by_ip.get(&ip)?.sharing.as_ref()
-    }
-
-    /// The held addresses of a range, in order.
-    pub(super) fn held_in(&self, range: IpRange) -> impl Iterator<Item = IpAddr> {
-        self.by_ip.range(range.first..=range.last).map(|(ip, _)| *ip)
-    }
-
-    /// Held addresses of one way of sharing, in order; none if one of `ports` is in use on every one of them.
-    pub(super) fn shared(&self, sharing: &Arc<Sharing>, ports: &[Port]) -> impl Iterator<Item = IpAddr> {
-        let shared = self.by_sharing.get(sharing).filter(|shared| {
-            let everywhere = |port: &Port| shared.ports.get(port).is_some_and(|count| *count >= shared.ips.len());
-            !ports.iter().any(everywhere)
-        });
-        shared.into_iter().flat_map(|shared| &shared.ips).copied()
+    /// All held addresses, in order.
+    pub(super) fn ips(&self) -> Vec<IpAddr> {
+        let mut ips: Vec<IpAddr> = self.by_ip.keys().copied().collect();
+        ips.sort_unstable();
+        ips
     }
 }
 
-impl Shared {
-    fn give_back(&mut self, ip: IpAddr, free: bool, ports: &[Port]) {
-        if free {
-            self.ips.remove(&ip);
+impl Held {
+    /// The sharing key, if it can be joined at all.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.tenants.first()?.sharing.as_ref().map(|sharing| &*sharing.key)
+    }
+
+    /// What somebody who wants to join has to fit to.
+    pub(super) fn signature(&self, accounts: Vec<AccountId>) -> Signature {
+        let first = self.tenants.first();
+        let backend = first.and_then(|t| t.sharing.as_ref()).map(|sharing| sharing.backend.clone());
+        let namespace = first.map(|t| Box::from(t.key.namespace()));
+        let mut ports = Vec::with_capacity(self.ports.len());
+        ports.extend(self.ports.iter().map(|(port, _)| *port));
+        Signature {
+            backend: backend.filter(|_| !self.backends_differ),
+            namespace: namespace.filter(|_| !self.namespaces_differ),
+            ports,
+            accounts,
         }
-        for port in ports {
-            if let Some(count) = self.ports.get_mut(port) {
-                *count -= 1;
-                if *count == 0 {
-                    self.ports.remove(port);
-                }
-            }
+    }
+
+    fn may_join(
+        &self,
+        namespace: &str,
+        new: Option<&Sharing>,
+        rules: SharingRules,
+    ) -> Result<(), (&'static str, String)> {
+        let Some(first) = self.tenants.first() else { return Ok(()) };
+        let Some(existing) = first.sharing.as_deref() else {
+            return Err(("addressInUse", "existing service does not allow sharing".to_owned()));
+        };
+        let Some(new) = new else {
+            return Err(("addressInUse", "new service does not allow sharing".to_owned()));
+        };
+        if existing.key != new.key {
+            let why = format!("sharing key {:?} does not match existing sharing key {:?}", new.key, existing.key);
+            return Err(("sharingKeyMismatch", why));
+        }
+        if rules.same_namespace && (self.namespaces_differ || first.key.namespace() != namespace) {
+            let why = "the pool's policy lets only Services of one namespace share an address".to_owned();
+            return Err(("sharingNamespaceMismatch", why));
+        }
+        if !rules.mixed && (self.backends_differ || existing.backend != new.backend) {
+            let why =
+                format!("backend key {:?} does not match existing sharing key {:?}", new.backend, existing.backend);
+            return Err(("backendMismatch", why));
+        }
+        Ok(())
+    }
+
+    /// Compares all tenants anew, where they differed before one went.
+    fn compare(&mut self) {
+        let Some((first, rest)) = self.tenants.split_first() else { return };
+        if self.namespaces_differ {
+            self.namespaces_differ = rest.iter().any(|t| t.key.namespace() != first.key.namespace());
+        }
+        if self.backends_differ {
+            let backend = |t: &Tenant| t.sharing.as_ref().map(|s| s.backend.clone());
+            let of_first = backend(first);
+            self.backends_differ = rest.iter().any(|t| backend(t) != of_first);
         }
     }
 }
 
-fn may_join(existing: Option<&Sharing>, new: Option<&Sharing>) -> Result<(), (&'static str, String)> {
-    let Some(existing) = existing else {
-        return Err(("addressInUse", "existing service does not allow sharing".to_owned()));
-    };
-    let Some(new) = new else {
-        return Err(("addressInUse", "new service does not allow sharing".to_owned()));
-    };
-    if existing.key != new.key {
-        let why = format!("sharing key {:?} does not match existing sharing key {:?}", new.key, existing.key);
-        return Err(("sharingKeyMismatch", why));
+impl Signature {
+    /// May a Service join an address of this signature, as far as sharing goes?
+    pub(super) fn fits(&self, service: &Service, sharing: &Sharing, rules: SharingRules) -> bool {
+        (rules.mixed || self.backend.as_ref() == Some(&sharing.backend))
+            && (!rules.same_namespace || self.namespace.as_deref() == Some(service.key.namespace()))
+            && !service.ports.iter().any(|port| self.ports.binary_search(port).is_ok())
     }
-    if existing.backend != new.backend {
-        let why = format!("backend key {:?} does not match existing sharing key {:?}", new.backend, existing.backend);
-        return Err(("backendMismatch", why));
+}
+
+impl SharedIndex {
+    /// Adds an address by its position.
+    pub(super) fn insert(&mut self, key: &str, signature: Signature, position: u128) {
+        if !self.0.contains_key(key) {
+            self.0.insert(key.into(), Vec::with_capacity(1));
+        }
+        let Some(groups) = self.0.get_mut(key) else { return };
+        match groups.binary_search_by(|(s, _)| s.cmp(&signature)) {
+            Ok(at) => drop(groups[at].1.insert(position)),
+            Err(at) => groups.insert(at, (signature, [position].into())),
+        }
     }
-    Ok(())
+
+    /// Takes one out, which was added with this signature.
+    pub(super) fn remove(&mut self, key: &str, signature: &Signature, position: u128) {
+        let Some(groups) = self.0.get_mut(key) else { return };
+        let Ok(at) = groups.binary_search_by(|(s, _)| s.cmp(signature)) else { return };
+        groups[at].1.remove(&position);
+        if groups[at].1.is_empty() {
+            groups.remove(at);
+        }
+        if groups.is_empty() {
+            self.0.remove(key);
+        }
+    }
+
+    /// The first address of a key from `from` on whose signature fits.
+    pub(super) fn next_from(&self, key: &str, from: u128, fits: impl Fn(&Signature) -> bool) -> Option<u128> {
+        let groups = self.0.get(key)?;
+        groups.iter().filter(|(s, _)| fits(s)).filter_map(|(_, at)| at.range(from..).next().copied()).min()
+    }
+}
+
+/// Groups of one thing by another, without empty groups.
+pub(super) fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = index.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(key);
+        }
+    }
 }

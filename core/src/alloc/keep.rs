@@ -3,136 +3,279 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Allocator, Entry, Note, NoteType,
-    choose::{not_allowed, not_for_service},
+    choose::{no_pools, not_allowed, not_for_service},
     holdings::Sharing,
-    request::{self, Need, Request},
+    request::{self, Need, Request, same_family},
+    space::{per_family_max, rules},
 };
-use crate::model::{IpFamily, Service};
+use crate::{
+    config::SharingRules,
+    model::{IpFamily, Service, ServiceKey},
+};
 
 /// What becomes of the addresses that a Service has.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It gets none, whatever is free.
-    Nothing { code: &'static str, note: Option<Note> },
-    /// It keeps these. `code` and `note` say whether something is wrong all the same.
-    Keep { ips: Vec<IpAddr>, pool: Option<Arc<str>>, code: &'static str, note: Option<Note> },
-    /// It has none, or none that it may keep, which `note` tells. `near`: one whose pool is tried first.
-    Seek { note: Option<Note>, near: Option<IpAddr> },
+    Nothing { code: &'static str, message: String, note: Option<Note> },
+    /// Its status holds an address that is not ours: the status stays as it is. `ours`: those in it that are.
+    Foreign { ours: Vec<Kept>, message: String },
+    /// It keeps these. `invalid`: what is wrong with its request all the same, with the Event that says so.
+    Keep { kept: Vec<Kept>, invalid: Option<(String, Note)> },
+    /// It has none, or not those that it needs, which `note` tells. `near`: those it had and might keep.
+    Seek { note: Option<Note>, near: Vec<IpAddr> },
 }
 
-const SEEK: Verdict = Verdict::Seek { note: None, near: None };
+/// An address that a Service keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) ip: IpAddr,
+    /// The pool that contains it, or of a held one the former; `None`: nobody knows, its pool may be unreadable.
+    pub(super) pool: Option<Arc<str>>,
+    /// Why it is held, if it is.
+    pub(super) held: Option<String>,
+}
+
+/// The right of a Service to an address.
+#[derive(Debug)]
+enum Right {
+    /// It may keep it.
+    Kept(Kept),
+    /// It has to give it up, in words why.
+    Lost(String),
+    /// It is not ours to judge.
+    Foreign,
+}
 
 impl Allocator {
     /// Judges one Service by itself and by who else holds its addresses. Until an outcome has been reported, its status
     /// says which addresses it has; afterwards the allocator's memory does.
     pub(super) fn judge(&self, entry: &Entry) -> Verdict {
         let service = &*entry.service;
-        if self.config.pools.is_empty() && self.config.pools_unknown.is_empty() {
-            return Verdict::Nothing { code: "noPools", note: None };
+        let known = entry.outcome.is_some() && entry.foreign.is_none();
+        let mut current = if known { entry.ips.clone() } else { service.ingress.clone() };
+        current.sort_unstable();
+        current.dedup();
+        let rights: Vec<(IpAddr, Right)> = current.iter().map(|ip| (*ip, self.right(entry, *ip))).collect();
+        if let Some((ip, _)) = rights.iter().find(|(_, right)| matches!(right, Right::Foreign)) {
+            return self.foreign(service, *ip, &rights);
+        }
+        if rights.is_empty() && self.config.pools.is_empty() && self.config.pools_unknown.is_empty() {
+            return Verdict::Nothing { code: "noPools", message: no_pools().message, note: None };
         }
         let need = match request::need(service) {
             Ok(need) => need,
-            Err((code, note)) => return Verdict::Nothing { code, note },
+            Err(no) => return Verdict::Nothing { code: no.code, message: no.message, note: no.note },
         };
-        let current = if entry.outcome.is_some() { &entry.ips } else { &service.ingress };
-        let (request, invalid) = match request::request(service) {
-            Ok(request) => (request, None),
+        match self.request_of(service) {
+            Ok(request) => self.judge_current(entry, need, &request, rights),
             Err(why) => {
                 let message = format!("invalid requested loadbalancer IPs: {why}");
-                let note = Note { kind: NoteType::Warning, reason: "LoadBalancerFailed", message };
-                (Request::default(), Some(note))
+                let note = Note { kind: NoteType::Warning, reason: "LoadBalancerFailed", message: message.clone() };
+                // What it has stays, however much that is.
+                let request = Request { ips: Vec::new(), pool: "".into(), per_family: usize::MAX };
+                match self.judge_current(entry, need, &request, rights) {
+                    Verdict::Keep { kept, .. } => Verdict::Keep { kept, invalid: Some((message, note)) },
+                    _ => Verdict::Nothing { code: "invalidRequest", message, note: Some(note) },
+                }
             }
-        };
-        let verdict = self.judge_current(service, need, &request, current, entry.pool.clone());
-        match (verdict, invalid) {
-            (verdict, None) => verdict,
-            (Verdict::Keep { ips, pool, .. }, note) => Verdict::Keep { ips, pool, code: "invalidRequest", note },
-            (_, note) => Verdict::Nothing { code: "invalidRequest", note },
         }
     }
 
-    fn judge_current(
-        &self,
-        service: &Service,
-        need: Need,
-        request: &Request,
-        current: &[IpAddr],
-        remembered_pool: Option<Arc<str>>,
-    ) -> Verdict {
-        let mut ips = current.to_vec();
-        ips.sort_unstable();
-        ips.dedup();
-        if ips.is_empty() {
-            return SEEK;
-        }
-        if let Some([a, b]) = ips.array_windows().find(|[a, b]| a.is_ipv4() == b.is_ipv4()) {
-            return cleared(&ips, &format!("{:?} {:?} has the same family", a.to_string(), b.to_string()));
-        }
-        match need {
-            Need::One(family) => ips.retain(|ip| IpFamily::of(*ip) == family),
-            Need::Both if ips.len() == 1 => return Verdict::Seek { note: None, near: ips.first().copied() },
-            Need::Both | Need::Prefer(_) => {}
-        }
-        if ips.is_empty() {
-            return SEEK;
-        }
-        let pool = match self.pool_kept(service, &ips, remembered_pool) {
-            Ok(pool) => pool,
-            Err(why) => return cleared(&ips, &why),
-        };
-        let sharing = Sharing::of(service);
-        for ip in &ips {
-            if let Err(clash) = self.holdings.check(*ip, service, sharing.as_ref()) {
-                return taken(*ip, &clash.message, self.holdings.holders(*ip).iter().find(|h| **h != service.key));
-            }
-        }
-        let elsewhere = !request.pool.is_empty() && pool.as_deref() != Some(&*request.pool);
-        if elsewhere || (!request.ips.is_empty() && request.ips != ips) {
-            return SEEK;
-        }
-        Verdict::Keep { ips, pool, code: "allocated", note: None }
+    /// What the Service asks for.
+    pub(super) fn request_of(&self, service: &Service) -> Result<Request, String> {
+        request::request(service, &|ip| self.config.pool_of(ip).map_or(1, |pool| per_family_max(pool)))
     }
 
-    /// The pool by whose right the Service keeps `ips`, or why there is none. While a pool object exists that we cannot
-    /// read, the address may be of that pool: it stays, and the Service's annotation says which pool it was.
-    fn pool_kept(
-        &self,
-        service: &Service,
-        ips: &[IpAddr],
-        remembered: Option<Arc<str>>,
-    ) -> Result<Option<Arc<str>>, String> {
-        let pools: Vec<_> = ips.iter().map(|ip| self.config.pool_of(*ip)).collect();
-        let outside = pools.iter().position(Option::is_none);
-        let divided = pools.iter().flatten().any(|p| pools.iter().flatten().next().is_some_and(|q| q.name != p.name));
-        let unknown = !self.config.pools_unknown.is_empty();
-        if (outside.is_some() || divided) && !unknown {
-            let ip = outside.map_or(ips[0], |at| ips[at]);
-            return Err(not_allowed(ip, if divided { ": the addresses are in different pools" } else { "" }).message);
-        }
-        for pool in pools.iter().flatten() {
+    /// May the Service keep an address that it has, as far as the configuration goes?
+    fn right(&self, entry: &Entry, ip: IpAddr) -> Right {
+        let service = &*entry.service;
+        let kept = |pool: Option<Arc<str>>, held| Right::Kept(Kept { ip, pool, held });
+        let moved = || {
+            self.config.moved.contains(&(service.key.clone(), ip)).then(|| {
+                let why = ": the configuration takes it away and its owner wants it moved";
+                Right::Lost(not_allowed(ip, why).message)
+            })
+        };
+        if let Some(pool) = self.config.pool_of(ip) {
+            if let Some(why) = self.lost_by_own_change(entry, ip) {
+                return Right::Lost(why);
+            }
             if !self.allows(pool, service) {
-                return Err(not_for_service(&pool.name).message);
+                let why = format!("the serviceAllocation of pool {:?} excludes this Service now", pool.name);
+                return moved().unwrap_or_else(|| kept(Some(pool.name.clone()), Some(why)));
+            }
+            return match self.wished_elsewhere(entry, ip, &pool.name) {
+                // The Service asks for the pool that it was given from: an edit took the address out of that pool.
+                Some(former) => {
+                    let why = format!("pool {former:?}, which the Service asks for, does not contain it any more");
+                    moved().unwrap_or_else(|| kept(Some(former), Some(why)))
+                }
+                None => kept(Some(pool.name.clone()), None),
+            };
+        }
+        if let Some(right) = moved() {
+            return right;
+        }
+        if let Some(former) = self.config.former.get(&ip) {
+            let why = format!("pool {:?} does not contain it any more", former.name);
+            return kept(Some(former.name.clone()), Some(why));
+        }
+        if !self.config.pools_unknown.is_empty() {
+            // While a pool object exists that we cannot read, the address may be of that pool: it stays.
+            return kept(self.pool_remembered(entry, ip), None);
+        }
+        if entry.ips.contains(&ip) && !service.ingress.contains(&ip) {
+            // Given out, but never written: nobody has seen it.
+            return Right::Lost(not_allowed(ip, "").message);
+        }
+        Right::Foreign
+    }
+
+    /// Did the Service itself change so that it lost the right to an address of a pool in force?
+    fn lost_by_own_change(&self, entry: &Entry, ip: IpAddr) -> Option<String> {
+        let (before, now) = (entry.changed_from.as_deref()?, &*entry.service);
+        let pool = self.config.pool_of(ip)?;
+        if self.allows(pool, before) && !self.allows(pool, now) {
+            return Some(not_for_service(&pool.name).message);
+        }
+        let index = self.space.family(&pool.name, ip)?.reservation_of(ip)?;
+        let matches = |service| self.claims.matching(service).contains(&index);
+        let name = &self.claims.reservations[index].name;
+        let why = format!("AddressReservation {name:?} is not for this Service any more");
+        (matches(before) && !matches(now)).then(|| not_allowed(ip, &format!(": {why}")).message)
+    }
+
+    /// The pool that an address was given from and that the Service asks for, if another contains the address now.
+    fn wished_elsewhere(&self, entry: &Entry, ip: IpAddr, pool: &Arc<str>) -> Option<Arc<str>> {
+        let wished = entry.service.annotations.address_pool.as_ref().filter(|a| !a.value.is_empty())?;
+        if *wished.value == **pool || self.paired(&wished.value, pool) {
+            return None;
+        }
+        self.pool_remembered(entry, ip).filter(|remembered| **remembered == *wished.value)
+    }
+
+    /// The pool that an address was given from.
+    fn pool_remembered(&self, entry: &Entry, ip: IpAddr) -> Option<Arc<str>> {
+        let known = entry.ips.iter().position(|own| *own == ip).and_then(|at| entry.pools.get(at).cloned().flatten());
+        let annotated = entry.service.annotations.allocated_from_pool.as_ref();
+        known.or_else(|| annotated.map(|a| Arc::from(&*a.value)))
+    }
+
+    /// The status stays as it is: what in it is ours is held, what is not is told.
+    fn foreign(&self, service: &Service, ip: IpAddr, rights: &[(IpAddr, Right)]) -> Verdict {
+        let mut ours = Vec::new();
+        for (ip, right) in rights {
+            if let Right::Kept(kept) = right
+                && self.check_kept(*ip, service).is_ok()
+            {
+                ours.push(kept.clone());
             }
         }
-        if outside.is_none() && !divided {
-            return Ok(pools[0].map(|p| p.name.clone()));
+        let message = format!(
+            "{:?} in the status never was in a pool of ours: it is neither announced nor changed; take it out of the status to get another, or add it to a pool",
+            ip.to_string()
+        );
+        Verdict::Foreign { ours, message }
+    }
+
+    fn judge_current(&self, entry: &Entry, need: Need, request: &Request, rights: Vec<(IpAddr, Right)>) -> Verdict {
+        let service = &*entry.service;
+        let (mut kept, mut lost) = (Vec::new(), None);
+        let all: Vec<IpAddr> = rights.iter().map(|(ip, _)| *ip).collect();
+        for (_, right) in rights {
+            match right {
+                Right::Kept(one) => kept.push(one),
+                Right::Lost(why) => lost = lost.or(Some(why)),
+                Right::Foreign => {}
+            }
         }
-        let annotated = service.annotations.allocated_from_pool.as_ref().map(|a| Arc::from(&*a.value));
-        Ok(remembered.or(annotated))
+        if let Some(why) = lost {
+            let near = kept.iter().filter(|one| one.held.is_none()).map(|one| one.ip).collect();
+            return Verdict::Seek { note: Some(cleared(&all, &why)), near };
+        }
+        if entry.outcome.is_none()
+            && let Some(why) = self.too_many(request, &all)
+        {
+            return Verdict::Seek { note: Some(cleared(&all, &why)), near: Vec::new() };
+        }
+        if let Need::One(family) = need {
+            kept.retain(|one| IpFamily::of(one.ip) == family);
+        }
+        trim(&mut kept, request);
+        let ips: Vec<IpAddr> = kept.iter().map(|one| one.ip).collect();
+        let has = |family: IpFamily| ips.iter().any(|ip| IpFamily::of(*ip) == family);
+        if ips.is_empty() || (need == Need::Both && !(has(IpFamily::V4) && has(IpFamily::V6))) {
+            return Verdict::Seek { note: None, near: ips };
+        }
+        for ip in &ips {
+            if let Err(why) = self.check_kept(*ip, service) {
+                let holder = self.holdings.tenants(*ip).iter().find(|t| t.key != service.key);
+                let near = ips.iter().copied().filter(|other| other != ip).collect();
+                return Verdict::Seek { note: Some(taken(*ip, &why, holder.map(|t| &t.key))), near };
+            }
+        }
+        let wished = |one: &Kept| {
+            let pool = one.pool.as_deref();
+            pool == Some(&*request.pool) || pool.is_some_and(|pool| self.paired(&request.pool, pool))
+        };
+        let elsewhere = !request.pool.is_empty() && !kept.iter().all(wished);
+        if elsewhere || (!request.ips.is_empty() && request.ips != ips) {
+            return Verdict::Seek { note: None, near: ips };
+        }
+        Verdict::Keep { kept, invalid: None }
+    }
+
+    /// May the Service hold an address that its status says it has, beside those who hold it? One who holds it already does
+    /// not have to ask again: an edit of the rules takes nothing away.
+    fn check_kept(&self, ip: IpAddr, service: &Service) -> Result<(), String> {
+        if self.holdings.is_held_by(ip, &service.key) {
+            return Ok(());
+        }
+        // No Service comes from another namespace than before: that the rule became stricter parts nobody. By which rules a
+        // pool that is gone let an address be shared, nobody knows any more.
+        let mixed = self.config.pool_of(ip).is_none_or(|pool| rules(pool).mixed);
+        let rules = SharingRules { same_namespace: false, mixed };
+        let sharing = Sharing::of(service);
+        self.holdings.check(ip, service, sharing.as_deref(), rules).map_err(|clash| clash.message)
+    }
+
+    /// Has a status more addresses of a family than the Service may have by any rule?
+    fn too_many(&self, request: &Request, ips: &[IpAddr]) -> Option<String> {
+        let several = request.per_family > 1 || !request.ips.is_empty();
+        let [a, b] = ips.array_windows().find(|[a, b]| a.is_ipv4() == b.is_ipv4())?;
+        let max = self.config.pool_of(*a).map_or(1, |pool| per_family_max(pool));
+        (max == 1 && !several).then(|| same_family(*a, *b))
     }
 }
 
-fn cleared(ips: &[IpAddr], why: &str) -> Verdict {
+/// Leaves what the Service asks for: the very addresses, or so many of each family, the lowest.
+fn trim(kept: &mut Vec<Kept>, request: &Request) {
+    if !request.ips.is_empty() {
+        if request.ips.iter().all(|ip| kept.iter().any(|one| one.ip == *ip)) {
+            kept.retain(|one| request.ips.contains(&one.ip));
+        }
+        return;
+    }
+    let (mut v4, mut v6) = (0, 0);
+    kept.retain(|one| {
+        let count = if one.ip.is_ipv4() { &mut v4 } else { &mut v6 };
+        *count += 1;
+        *count <= request.per_family
+    });
+}
+
+fn cleared(ips: &[IpAddr], why: &str) -> Note {
     let ips = ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let message = format!("current IP for {ips:?} not allowed by config, will attempt for new IP assignment: {why}");
-    Verdict::Seek { note: Some(Note { kind: NoteType::Normal, reason: "ClearAssignment", message }), near: None }
+    Note { kind: NoteType::Normal, reason: "ClearAssignment", message }
 }
 
-fn taken(ip: IpAddr, why: &str, holder: Option<&crate::model::ServiceKey>) -> Verdict {
+fn taken(ip: IpAddr, why: &str, holder: Option<&ServiceKey>) -> Note {
     let holder = holder.map(ToString::to_string).unwrap_or_default();
     let message = format!(
         "current IP {:?} is held by {holder:?}, which comes first, will attempt for new IP assignment: {why}",
         ip.to_string()
     );
-    Verdict::Seek { note: Some(Note { kind: NoteType::Warning, reason: "ClearAssignment", message }), near: None }
+    Note { kind: NoteType::Warning, reason: "ClearAssignment", message }
 }

@@ -1,17 +1,25 @@
 //! Address allocation as a pure state machine: changes in, outcomes out.
 mod choose;
+mod claims;
+mod explain;
+mod hold;
 mod holdings;
 mod intervals;
 mod keep;
+mod ledger;
+mod line;
+mod pick;
+mod remember;
 mod request;
 mod space;
 mod step;
+mod take_in;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -20,9 +28,12 @@ use crate::{
     config::{Config, Release},
     model::{Labels, Service, ServiceKey},
 };
+use claims::Claims;
 use holdings::Holdings;
+use ledger::Ledger;
+use remember::Remembered;
 use space::Space;
-use waiting::{Interest, Place, Waiting};
+use waiting::{Interest, Waiting};
 
 /// Severity of a Kubernetes Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +58,18 @@ pub struct Note {
 /// What one Service should have in its status, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Addresses, IPv4 before IPv6. The status should hold exactly these.
+    /// Addresses, IPv4 before IPv6; with code `addressNotOurs` as they are in the status. The status should hold exactly these.
     pub ips: Vec<IpAddr>,
     /// The pool of the first, for the annotation `metallb.io/ip-allocated-from-pool`; `None`: the annotation should be absent.
     pub pool: Option<Arc<str>>,
-    /// The pool of each address, in the order of `ips`: that which contains it, or of a held address the former one.
+    /// The pool of each address, in the order of `ips`: that which contains it, or of a held address the former one; empty
+    /// text where nobody knows (an unreadable pool object, or an address that is not ours).
     pub pools: Vec<Arc<str>>,
     /// Those of `ips` that are held: an edit took away the right to them.
     pub held: Vec<IpAddr>,
     /// Why, as a stable code: `allocated`, `waiting` …
     pub code: &'static str,
-    /// The code in words, with what mattered.
+    /// The code in words, with what mattered; for a refusal what `AllocationFailed` says after "Failed to allocate IP for …: ".
     pub message: String,
     /// Standing messages: each is sent once when it appears or its text changes (`AllocationFailed`, `ClearAssignment` …).
     /// `IPAllocated` is not among them: it follows from the change of `ips`, once that has been written.
@@ -79,12 +91,15 @@ pub enum Change {
 /// written, except that an annotation of ours is to be removed while the object exists.
 pub type Effect = (ServiceKey, Option<Arc<Outcome>>);
 
-/// One pool as it looked to one Service.
+/// One pool, or one reservation in it, as it looked to one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Considered {
     /// The pool.
     pub pool: Arc<str>,
-    /// `allocated` for the one that gave the address, else why it did not: `poolNotForService`, `poolExhausted` …
+    /// The AddressReservation that is for the Service; `None`: the pool as it is for everybody.
+    pub reservation: Option<Arc<str>>,
+    /// `allocated` or `held` for the one that gave the address, else why it did not: `poolNotForService`, `poolExhausted` …;
+    /// `notNeeded`: it could, but another came first.
     pub code: &'static str,
     /// In words.
     pub message: String,
@@ -106,7 +121,7 @@ pub struct Holder {
 pub struct Memory {
     /// By PoolPolicy: releases, the newest last, at most [`RELEASES_MAX`].
     pub releases: BTreeMap<Arc<str>, Vec<Release>>,
-    /// By AddressReservation: holders by Service, those gone included, at most [`RELEASES_MAX`] of these.
+    /// By AddressReservation: those who hold, by Service; then those gone, the newest last, at most [`RELEASES_MAX`] addresses.
     pub holders: BTreeMap<Arc<str>, Vec<Holder>>,
 }
 
@@ -124,6 +139,14 @@ pub struct PoolUsage {
     pub used_v4: u64,
     /// IPv6 addresses in use.
     pub used_v6: u64,
+    /// IPv4 addresses that are free but reserved, or kept for who had them: available is total − used − reserved − withheld.
+    pub reserved_v4: u64,
+    /// The same of IPv6.
+    pub reserved_v6: u64,
+    /// IPv4 addresses that nobody has and nobody gets (`noNewAddresses`).
+    pub withheld_v4: u64,
+    /// The same of IPv6.
+    pub withheld_v6: u64,
 }
 
 /// Who holds which address.
@@ -137,43 +160,68 @@ pub struct Allocator {
     configured: bool,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
     /// The Services that are ours.
-    entries: BTreeMap<ServiceKey, Entry>,
+    entries: HashMap<ServiceKey, Entry>,
+    /// Their keys by namespace.
+    by_namespace: HashMap<Box<str>, HashSet<ServiceKey>>,
     /// Services that are not ours and carry an annotation of ours whose removal has been asked for.
     disowned: BTreeSet<ServiceKey>,
     space: Space,
     holdings: Holdings,
+    claims: Claims,
+    ledger: Ledger,
+    remembered: Remembered,
     waiting: Waiting,
     /// Services seen so far.
     arrivals: u64,
+    /// Held addresses in the outcomes, by pool or former pool.
+    held: BTreeMap<Arc<str>, u64>,
 }
 
 /// A Service that is ours.
 #[derive(Debug)]
 struct Entry {
     service: Arc<Service>,
+    /// What it was before its owner changed it, until it has been judged.
+    changed_from: Option<Arc<Service>>,
     /// Its number in the order of arrival.
     arrival: u64,
     /// What it holds, IPv4 first.
     ips: Vec<IpAddr>,
-    pool: Option<Arc<str>>,
+    /// The pools of these.
+    pools: Vec<Option<Arc<str>>>,
+    /// Those that are held, and why.
+    held: Vec<(IpAddr, String)>,
+    /// Its status, which holds an address that is not ours and stays as it is.
+    foreign: Option<Foreign>,
     code: &'static str,
+    /// Why it has no address, or not all that it wants.
+    message: String,
     /// What is wrong now.
     failure: Option<Note>,
     /// Why its former address was taken away; stands until its addresses change again.
     cleared: Option<Note>,
     /// `cleared` is of this batch.
     cleared_now: bool,
-    /// An address it had to give up, whose pool is tried first.
-    near: Option<IpAddr>,
+    /// Addresses that it had and may keep if the rest is to be had.
+    near: Vec<IpAddr>,
     /// It lacks an address, and this would help.
     interest: Option<Interest>,
     /// What was reported last.
     outcome: Option<Arc<Outcome>>,
 }
 
-impl Entry {
-    fn place(&self) -> Place {
-        (self.arrival, self.service.key.clone())
+/// What a status with an address that is not ours says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Foreign {
+    ips: Vec<IpAddr>,
+    /// The annotation.
+    pool: Option<Arc<str>>,
+}
+
+impl Foreign {
+    fn of(service: &Service) -> Self {
+        let annotated = service.annotations.allocated_from_pool.as_ref().filter(|a| !a.deprecated);
+        Self { ips: service.ingress.clone(), pool: annotated.map(|a| Arc::from(&*a.value)) }
     }
 }
 
@@ -186,12 +234,17 @@ impl Allocator {
             config: Arc::default(),
             configured: false,
             namespaces: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            entries: HashMap::new(),
+            by_namespace: HashMap::new(),
             disowned: BTreeSet::new(),
             space: Space::default(),
             holdings: Holdings::default(),
+            claims: Claims::default(),
+            ledger: Ledger::default(),
+            remembered: Remembered::default(),
             waiting: Waiting::default(),
             arrivals: 0,
+            held: BTreeMap::new(),
         }
     }
 
@@ -203,40 +256,53 @@ impl Allocator {
     /// `now_s`: seconds since the Unix epoch, for cool-downs and the order of releases.
     #[must_use]
     pub fn apply(&mut self, changes: Vec<Change>, now_s: i64) -> Vec<Effect> {
-        let _ = now_s;
-        step::apply(self, changes)
+        step::apply(self, changes, now_s)
     }
 
     /// When [`Allocator::apply`] should be called without a change at the latest, because a cool-down ends (seconds since the
     /// Unix epoch).
     #[must_use]
     pub fn due_s(&self) -> Option<i64> {
-        None
+        self.remembered.due_s()
     }
 
-    /// What the statuses of PoolPolicies and AddressReservations should remember, by object.
+    /// What the statuses of PoolPolicies and AddressReservations should remember, by object. Costs what is remembered: call it
+    /// when [`Allocator::memory_generation`] has changed.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        Memory::default()
+        self.remembered.memory(&self.claims)
     }
 
-    /// Every pool that was considered for the Service, in the order in which they are tried, and why it gave no address.
+    /// Changes whenever [`Allocator::memory`] may have changed.
+    #[must_use]
+    pub fn memory_generation(&self) -> u64 {
+        self.remembered.generation
+    }
+
+    /// Every pool and reservation that was considered for the Service, in the order in which they are tried, and why it gave
+    /// no address. Costs the number of pools. Empty for a Service that is not ours.
     #[must_use]
     pub fn considered(&self, service: &ServiceKey) -> Vec<Considered> {
-        let _ = service;
-        Vec::new()
+        self.entries.get(service).map(|entry| explain::considered(self, entry)).unwrap_or_default()
     }
 
     /// Who holds `ip`, in key order; several only if they share it.
     #[must_use]
     pub fn holders(&self, ip: IpAddr) -> Vec<ServiceKey> {
-        self.holdings.holders(ip).to_vec()
+        self.holdings.tenants(ip).iter().map(|tenant| tenant.key.clone()).collect()
     }
 
     /// How much of each pool in force is used.
     #[must_use]
     pub fn usage(&self) -> BTreeMap<Arc<str>, PoolUsage> {
-        self.space.usage()
+        self.space.usage(&self.ledger)
+    }
+
+    /// How many addresses are held although an edit took away the right to them, by pool (in force or former); one that
+    /// several Services share counts for each. Pools without any are left out.
+    #[must_use]
+    pub fn held(&self) -> &BTreeMap<Arc<str>, u64> {
+        &self.held
     }
 
     /// The outcome last reported for a Service.

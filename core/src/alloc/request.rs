@@ -8,8 +8,8 @@ use crate::model::{AnnotationText, FamilyPolicy, IpFamily, Service};
 const NEW_PREFIX: &str = "metallb.io/";
 /// The prefix of MetalLB's early days.
 const OLD_PREFIX: &str = "metallb.universe.tf/";
-/// One address per family.
-const REQUESTED_IPS_MAX: usize = 2;
+/// How the annotation for several addresses is called.
+const ADDRESSES_PER_FAMILY: &str = "ferrocast.io/addresses-per-family";
 
 /// Which families a Service needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +22,25 @@ pub(super) enum Need {
     Prefer(IpFamily),
 }
 
-/// An address or a pool by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Addresses, a pool by name, or how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     /// IPv4 before IPv6; empty: any.
     pub(super) ips: Vec<IpAddr>,
     /// Empty: any.
     pub(super) pool: Box<str>,
+    /// How many addresses of each family; only looked at if `ips` is empty.
+    pub(super) per_family: usize,
 }
 
-/// Why a Service needs nothing: code and, if it is worth one, an Event.
-pub(super) type NoNeed = (&'static str, Option<Note>);
+/// Why a Service needs nothing.
+#[derive(Debug)]
+pub(super) struct NoNeed {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    /// An Event, if it is worth one.
+    pub(super) note: Option<Note>,
+}
 
 /// The families that a Service needs, from its cluster IPs.
 pub(super) fn need(service: &Service) -> Result<Need, NoNeed> {
@@ -40,11 +48,14 @@ pub(super) fn need(service: &Service) -> Result<Need, NoNeed> {
     let both = has(true) && has(false);
     let require = service.family_policy == Some(FamilyPolicy::RequireDualStack);
     match service.cluster_ips.first() {
-        None => Err(("noClusterIP", None)),
+        None => {
+            let message = "the Service has no cluster IP: a headless Service gets no address".to_owned();
+            Err(NoNeed { code: "noClusterIP", message, note: None })
+        }
         Some(ip) if !both && require => {
             let message = format!("RequireDualStack needs a cluster IP of each family, the Service has only {ip}");
-            let note = Note { kind: NoteType::Warning, reason: "not enough clusterips", message };
-            Err(("notEnoughClusterIPs", Some(note)))
+            let note = Note { kind: NoteType::Warning, reason: "not enough clusterips", message: message.clone() };
+            Err(NoNeed { code: "notEnoughClusterIPs", message, note: Some(note) })
         }
         Some(ip) if both && service.family_policy == Some(FamilyPolicy::PreferDualStack) => {
             Ok(Need::Prefer(service.families.first().copied().unwrap_or(IpFamily::of(*ip))))
@@ -54,11 +65,12 @@ pub(super) fn need(service: &Service) -> Result<Need, NoNeed> {
     }
 }
 
-/// The address or pool that a Service asks for.
+/// The addresses or the pool that a Service asks for. `per_family_max`: how many addresses of one family a Service may have in
+/// the pool of an address.
 ///
 /// # Errors
 /// In words, what is wrong with the request.
-pub(super) fn request(service: &Service) -> Result<Request, String> {
+pub(super) fn request(service: &Service, per_family_max: &dyn Fn(IpAddr) -> usize) -> Result<Request, String> {
     let annotations = &service.annotations;
     let pool = annotations.address_pool.as_ref().map(|a| a.value.clone()).unwrap_or_default();
     let listed = annotations.load_balancer_ips.as_ref().filter(|a| !a.value.is_empty());
@@ -77,20 +89,45 @@ pub(super) fn request(service: &Service) -> Result<Request, String> {
             return Err(format!("service can not have both {name} and svc.Spec.LoadBalancerIP: leave one of them out"));
         }
     };
-    if ips.len() > REQUESTED_IPS_MAX {
-        return Err(format!("more than two addresses {}: one per family is allowed", quoted(&ips)));
-    }
-    if let [a, b] = ips[..]
-        && a.is_ipv4() == b.is_ipv4()
-    {
-        return Err(format!(
-            "{:?} {:?} has the same family: one address per family is allowed",
-            a.to_string(),
-            b.to_string()
-        ));
-    }
+    let per_family = match annotations.addresses_per_family.as_ref().map(|a| a.value.trim()) {
+        None => 1,
+        Some(text) => text.parse::<u32>().ok().filter(|count| *count > 0).map_or_else(
+            || Err(format!("invalid {ADDRESSES_PER_FAMILY} {text:?}: write a whole number, 1 or more")),
+            |count| Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+        )?,
+    };
+    check_number(&ips, per_family_max)?;
     ips.sort_unstable();
-    Ok(Request { ips, pool })
+    Ok(Request { ips, pool, per_family })
+}
+
+/// Are there no more addresses of a family than the pool of its first allows?
+fn check_number(ips: &[IpAddr], per_family_max: &dyn Fn(IpAddr) -> usize) -> Result<(), String> {
+    for v4 in [true, false] {
+        let family: Vec<IpAddr> = ips.iter().filter(|ip| ip.is_ipv4() == v4).copied().collect();
+        let max = family.first().map_or(usize::MAX, |ip| per_family_max(*ip));
+        if family.len() > max && max == 1 && ips.len() > 2 {
+            return Err(format!("more than two addresses {}: one per family is allowed", quoted(ips)));
+        }
+        if family.len() > max && max == 1 {
+            return Err(format!("{}: one address per family is allowed", same_family(family[0], family[1])));
+        }
+        if family.len() > max {
+            return Err(format!(
+                "more than {max} addresses of one family {}: the pool allows no more",
+                quoted(&family)
+            ));
+        }
+        if let Some((_, twice)) = family.iter().enumerate().find(|(i, ip)| family[..*i].contains(ip)) {
+            return Err(format!("{} is listed twice", quoted(&[*twice])));
+        }
+    }
+    Ok(())
+}
+
+/// MetalLB's words for two addresses of which one is too many.
+pub(super) fn same_family(a: IpAddr, b: IpAddr) -> String {
+    format!("{:?} {:?} has the same family", a.to_string(), b.to_string())
 }
 
 fn listed_ip(text: &str) -> Result<IpAddr, String> {
@@ -126,11 +163,12 @@ pub(super) fn deprecations(service: &Service) -> impl Iterator<Item = Note> {
 }
 
 impl Need {
-    /// Are addresses of exactly these families what is needed? `ips` has at most one of each.
+    /// Are addresses of exactly these families what is needed?
     pub(super) fn is_met_by_request(self, ips: &[IpAddr]) -> bool {
+        let has = |family: IpFamily| ips.iter().any(|ip| IpFamily::of(*ip) == family);
         match self {
-            Self::One(family) => matches!(ips, [ip] if IpFamily::of(*ip) == family),
-            Self::Both | Self::Prefer(_) => ips.len() == 2,
+            Self::One(family) => ips.iter().all(|ip| IpFamily::of(*ip) == family),
+            Self::Both | Self::Prefer(_) => has(IpFamily::V4) && has(IpFamily::V6),
         }
     }
 

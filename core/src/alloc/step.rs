@@ -1,4 +1,4 @@
-//! One batch of changes: take in, keep, wake, give, report.
+//! One batch of changes: take in, keep, settle, wake, give, report.
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -6,41 +6,53 @@ use std::{
 };
 
 use super::{
-    Allocator, Change, Effect, Entry, Note, NoteType, Outcome,
-    choose::{Choice, Refusal, other_family},
+    Allocator, Change, Effect, Entry, Foreign, Note, NoteType, Outcome,
+    choose::{Choice, Refusal},
     holdings::Sharing,
-    keep::Verdict,
+    keep::{Kept, Verdict},
+    ledger::About,
     request::{self, Need},
-    space::Space,
-    waiting::{Interest, Place},
+    space::rules,
+    take_in::age,
+    waiting::{Interest, Place, Queue},
 };
 use crate::{
-    config::Config,
-    model::{IpFamily, Labels, Service, ServiceAnnotations, ServiceKey},
+    config::Reservation,
+    model::{IpFamily, Service, ServiceKey},
 };
 
 /// What a batch has found so far.
 #[derive(Default)]
-struct Batch {
-    /// Services to judge.
-    dirty: BTreeSet<ServiceKey>,
-    /// Addresses whose holders, or their ports or keys, changed.
-    touched: BTreeSet<IpAddr>,
+pub(super) struct Batch {
+    /// Services to judge, perhaps several times.
+    pub(super) dirty: Vec<ServiceKey>,
+    /// Addresses whose holders, or their ports or keys, changed, or that may be given out again.
+    pub(super) touched: BTreeSet<IpAddr>,
+    /// Addresses that were given back and that nobody has taken since.
+    pub(super) freed: BTreeMap<IpAddr, Freed>,
     /// Services that lack an address and may get one.
     seekers: BTreeSet<Place>,
-    /// Pools and families where an address became free, and the last Service asked.
-    open: BTreeMap<(Arc<str>, IpFamily), Option<Place>>,
+    /// What became available, and the last Service asked.
+    open: BTreeMap<Queue, Option<Place>>,
     /// Services whose outcome may have changed.
-    changed: BTreeSet<ServiceKey>,
+    changed: Vec<ServiceKey>,
     /// Services that are not ours any more.
-    gone: BTreeSet<ServiceKey>,
+    pub(super) gone: Vec<ServiceKey>,
 }
 
-pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>) -> Vec<Effect> {
+/// Who gave an address back, and of which reservation it was.
+pub(super) struct Freed {
+    pub(super) service: ServiceKey,
+    pub(super) reservation: Option<Arc<Reservation>>,
+}
+
+pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>, now_s: i64) -> Vec<Effect> {
     let mut batch = Batch::default();
-    allocator.take_in(changes, &mut batch);
+    allocator.take_in(changes, now_s, &mut batch);
     if allocator.configured {
+        allocator.thaw_due(&mut batch, now_s);
         allocator.keep(&mut batch);
+        allocator.settle(&mut batch, now_s);
         allocator.wake(&mut batch);
         allocator.give(&mut batch);
     }
@@ -48,151 +60,58 @@ pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>) -> Vec<Effe
 }
 
 impl Allocator {
-    fn take_in(&mut self, changes: Vec<Change>, batch: &mut Batch) {
-        let mut services: BTreeMap<ServiceKey, Option<Arc<Service>>> = BTreeMap::new();
-        let mut config = None;
-        for change in changes {
-            match change {
-                Change::Service(key, service) => drop(services.insert(key, service)),
-                Change::Config(new) => config = Some(new),
-                Change::Namespace(name, labels) => self.take_in_namespace(name, labels, batch),
-            }
-        }
-        let mut newcomers = Vec::new();
-        for (key, service) in services {
-            match service {
-                Some(service) if service.is_ours(self.class.as_deref()) => {
-                    newcomers.extend(self.take_in_ours(key, service, batch));
-                }
-                other => self.take_in_foreign(key, other.as_deref(), batch),
-            }
-        }
-        newcomers.sort_by(|a, b| (a.created_s, &a.key).cmp(&(b.created_s, &b.key)));
-        for service in newcomers {
-            self.arrivals += 1;
-            batch.dirty.insert(service.key.clone());
-            self.entries.insert(service.key.clone(), Entry::new(service, self.arrivals));
-        }
-        if let Some(config) = config {
-            self.take_in_config(config, batch);
-        }
-    }
-
-    fn take_in_config(&mut self, config: Arc<Config>, batch: &mut Batch) {
-        let same =
-            self.configured && self.config.pools == config.pools && self.config.pools_unknown == config.pools_unknown;
-        self.config = config;
-        if same {
-            return;
-        }
-        self.configured = true;
-        self.space = Space::new(&self.config, &self.holdings);
-        batch.dirty.extend(self.entries.keys().cloned());
-    }
-
-    fn take_in_namespace(&mut self, name: Arc<str>, labels: Option<Arc<Labels>>, batch: &mut Batch) {
-        if self.namespaces.get(&name) == labels.as_ref() {
-            return;
-        }
-        let first = ServiceKey::new(&name, "");
-        let services = self.entries.range(first..).map(|(key, _)| key).take_while(|key| key.namespace() == &*name);
-        batch.dirty.extend(services.cloned());
-        match labels {
-            Some(labels) => self.namespaces.insert(name, labels),
-            None => self.namespaces.remove(&name),
-        };
-    }
-
-    /// Notes a Service that is ours; returns it if it is new.
-    fn take_in_ours(&mut self, key: ServiceKey, service: Arc<Service>, batch: &mut Batch) -> Option<Arc<Service>> {
-        self.disowned.remove(&key);
-        if self.entries.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
-            // Deleted and created again between two looks: the new one starts without an address.
-            self.forget(&key, batch);
-            batch.gone.insert(key.clone());
-        }
-        let Some(entry) = self.entries.get_mut(&key) else { return Some(service) };
-        let old = std::mem::replace(&mut entry.service, service);
-        if same_wishes(&old, &entry.service) {
-            return None;
-        }
-        if old.ports != entry.service.ports || Sharing::of(&old) != Sharing::of(&entry.service) {
-            // Its terms change: it has to ask anew, after those whose terms stay.
-            for ip in entry.ips.clone() {
-                self.let_go(ip, &key, batch);
-            }
-        }
-        batch.dirty.insert(key);
-        None
-    }
-
-    fn take_in_foreign(&mut self, key: ServiceKey, service: Option<&Service>, batch: &mut Batch) {
-        let annotated = service.is_some_and(|s| !s.is_load_balancer && s.annotations.allocated_from_pool.is_some());
-        let known = self.forget(&key, batch);
-        if known || (annotated && !self.disowned.contains(&key)) {
-            batch.gone.insert(key.clone());
-        }
-        if annotated {
-            self.disowned.insert(key)
-        } else {
-            self.disowned.remove(&key)
-        };
-    }
-
-    /// Forgets a Service and frees what it holds; had there been an outcome?
-    fn forget(&mut self, key: &ServiceKey, batch: &mut Batch) -> bool {
-        let Some(entry) = self.entries.remove(key) else { return false };
-        for ip in &entry.ips {
-            self.let_go(*ip, key, batch);
-        }
-        if let Some(interest) = &entry.interest {
-            self.waiting.remove(&entry.place(), interest);
-        }
-        entry.outcome.is_some()
-    }
-
     /// Judges the dirty Services: those that hold an address already before those whose status says so, then by age.
     fn keep(&mut self, batch: &mut Batch) {
-        let mut order: Vec<_> = std::mem::take(&mut batch.dirty)
-            .into_iter()
-            .filter_map(|key| self.entries.get(&key))
-            .map(|e| (e.ips.is_empty(), e.service.created_s, e.service.uid.clone(), e.service.key.clone()))
-            .collect();
-        order.sort_unstable();
-        for (.., key) in order {
-            let Some(mut entry) = self.entries.remove(&key) else { continue };
+        let mut dirty = std::mem::take(&mut batch.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        let entries = dirty.iter().filter_map(|key| self.entries.get(key));
+        let mut order: Vec<_> = entries.map(|e| (e.ips.is_empty(), e.service.clone())).collect();
+        order.sort_unstable_by(|(a, of_a), (b, of_b)| (a, age(of_a)).cmp(&(b, age(of_b))));
+        for (_, service) in order {
+            let Some(mut entry) = self.entries.remove(&service.key) else { continue };
             self.keep_one(&mut entry, batch);
-            self.entries.insert(key.clone(), entry);
-            batch.changed.insert(key);
+            self.entries.insert(service.key.clone(), entry);
+            batch.changed.push(service.key.clone());
         }
     }
 
     fn keep_one(&mut self, entry: &mut Entry, batch: &mut Batch) {
         self.stop_waiting(entry);
         let verdict = self.judge(entry);
-        let key = entry.service.key.clone();
-        let kept: &[IpAddr] = if let Verdict::Keep { ips, .. } = &verdict { ips } else { &[] };
-        for ip in entry.ips.iter().filter(|ip| !kept.contains(ip)) {
-            self.let_go(*ip, &key, batch);
+        entry.changed_from = None;
+        let service = entry.service.clone();
+        let kept: &[Kept] = match &verdict {
+            Verdict::Keep { kept, .. } | Verdict::Foreign { ours: kept, .. } => kept,
+            Verdict::Nothing { .. } | Verdict::Seek { .. } => &[],
+        };
+        for ip in entry.ips.iter().filter(|ip| !kept.iter().any(|one| one.ip == **ip)) {
+            self.let_go(*ip, &service.key, batch);
         }
-        entry.ips.clear();
-        entry.near = None;
+        entry.clear();
+        for one in kept {
+            self.hold(one.ip, &service, batch);
+            entry.keep(one);
+        }
         match verdict {
-            Verdict::Nothing { code, note } => {
-                (entry.pool, entry.code, entry.failure) = (None, code, note);
+            Verdict::Nothing { code, message, note } => {
+                (entry.code, entry.message, entry.failure) = (code, message, note);
             }
-            Verdict::Keep { ips, pool, code, note } => {
-                for ip in &ips {
-                    self.hold(*ip, &entry.service, batch);
-                }
-                let alone = ips.len() == 1;
-                (entry.ips, entry.pool, entry.code, entry.failure) = (ips, pool, code, note);
-                if alone && code == "allocated" && wants_another(&entry.service) {
+            Verdict::Foreign { message, .. } => {
+                let note = Note { kind: NoteType::Warning, reason: "AddressNotOurs", message: message.clone() };
+                (entry.code, entry.message, entry.failure) = ("addressNotOurs", message, Some(note));
+                entry.foreign = Some(Foreign::of(&service));
+            }
+            Verdict::Keep { invalid: Some((message, note)), .. } => {
+                (entry.code, entry.message, entry.failure) = ("invalidRequest", message, Some(note));
+            }
+            Verdict::Keep { .. } => {
+                if self.wants_another(entry) {
                     self.seek_later(entry, batch);
                 }
             }
             Verdict::Seek { note, near } => {
-                (entry.pool, entry.code, entry.failure, entry.near) = (None, "waiting", None, near);
+                (entry.code, entry.near) = ("waiting", near);
                 if note.is_some() {
                     (entry.cleared, entry.cleared_now) = (note, true);
                 }
@@ -215,24 +134,38 @@ impl Allocator {
     /// Finds whom the changed addresses could help.
     fn wake(&mut self, batch: &mut Batch) {
         for ip in std::mem::take(&mut batch.touched) {
-            if self.holdings.holders(ip).is_empty()
-                && let Some(pool) = self.config.pool_of(ip)
-            {
-                batch.open.insert((pool.name.clone(), IpFamily::of(ip)), None);
+            if !self.holdings.is_held(ip) {
+                batch.open.extend(self.queues_of(ip).into_iter().map(|queue| (queue, None)));
             }
             self.wake_for(ip, batch);
         }
+        self.open_stirred(batch);
     }
 
     /// Wakes those who wait for this very address, if only to say anew why they may not have it, and those who wait for
     /// one that is shared like it and could join now.
     fn wake_for(&self, ip: IpAddr, batch: &mut Batch) {
-        let sharers = self.holdings.sharing(ip).into_iter().flat_map(|sharing| self.waiting.for_sharing(sharing));
-        let could = sharers.filter(|(_, key)| {
+        let key = self.holdings.get(ip).and_then(|held| held.key());
+        let rules = self.config.pool_of(ip).map(|pool| rules(pool)).unwrap_or_default();
+        let could = key.into_iter().flat_map(|key| self.waiting.for_sharing(key)).filter(|(_, key)| {
             let service = self.entries.get(key).map(|e| &*e.service);
-            service.is_some_and(|s| self.holdings.check(ip, s, Sharing::of(s).as_ref()).is_ok())
+            service.is_some_and(|s| self.holdings.check(ip, s, Sharing::of(s).as_deref(), rules).is_ok())
         });
         batch.seekers.extend(could.chain(self.waiting.for_ip(ip)).cloned());
+    }
+
+    /// Opens the queues of what is counted and has changed.
+    fn open_stirred(&mut self, batch: &mut Batch) {
+        for id in self.ledger.take_stirred() {
+            let account = self.ledger.get(id);
+            match &account.about {
+                About::Quota(_) => drop(batch.open.insert(Queue::Account(id), None)),
+                About::Reservation(index, family) => {
+                    batch.open.insert(Queue::Pool(account.pool.clone(), *family), None);
+                    batch.open.insert(Queue::Reservation(*index), None);
+                }
+            }
+        }
     }
 
     /// Serves those who lack an address, in order of arrival, as long as there is something to give.
@@ -242,16 +175,17 @@ impl Allocator {
             if entry.interest.is_some() {
                 self.stop_waiting(&mut entry);
                 self.seek(&mut entry, batch);
-                batch.changed.insert(place.1.clone());
+                batch.changed.push(place.1.clone());
             }
             self.entries.insert(place.1, entry);
+            self.open_stirred(batch);
         }
     }
 
     fn next_seeker(&self, batch: &mut Batch) -> Option<Place> {
         let queued = batch.open.iter().filter_map(|(queue, last)| {
-            self.space.pools.get(&queue.0)?.lowest_free(queue.1)?;
-            self.waiting.next(queue, last.as_ref()).map(|place| (place.clone(), queue.clone()))
+            let place = self.waiting.next(queue, last.as_ref())?;
+            self.is_open(queue).then(|| (place.clone(), queue.clone()))
         });
         let queued = queued.min();
         match (batch.seekers.first().cloned(), queued) {
@@ -267,50 +201,70 @@ impl Allocator {
         }
     }
 
+    /// Is there anything for those in the queue?
+    fn is_open(&self, queue: &Queue) -> bool {
+        let room = |id| {
+            let account = self.ledger.get(id);
+            account.used < account.max
+        };
+        match queue {
+            Queue::Pool(pool, family) => {
+                let free = self.space.pools.get(pool).map_or(0, |state| state.family(*family).general_free());
+                free > u128::from(self.ledger.outstanding(pool, *family))
+            }
+            Queue::Account(id) => room(*id),
+            Queue::Reservation(index) => {
+                let Some(state) = self.space.pools.get(&self.claims.reservations[*index].pool) else { return false };
+                let listed = |family| state.family(family).reserve_of(*index).is_some_and(|lot| lot.free.len() > 0);
+                let counted = || self.ledger.of_reservation(*index).is_some_and(room);
+                listed(IpFamily::V4) || listed(IpFamily::V6) || counted()
+            }
+        }
+    }
+
     fn seek(&mut self, entry: &mut Entry, batch: &mut Batch) {
         let service = entry.service.clone();
-        let Ok(need) = request::need(&service) else { return };
+        let (Ok(need), Ok(request)) = (request::need(&service), self.request_of(&service)) else { return };
         let found = if entry.ips.is_empty() {
-            let request = request::request(&service).unwrap_or_default();
-            self.choose(&service, need, &request, entry.near)
+            self.choose(&service, need, &request, &entry.near)
         } else {
-            self.choose_additional(entry)
+            self.choose_additional(entry, need, &request)
         };
         match found {
-            Ok((ips, pool)) => {
-                for ip in ips.iter().filter(|ip| !entry.ips.contains(ip)) {
-                    self.hold(*ip, &service, batch);
-                    self.wake_for(*ip, batch);
-                }
-                let alone = ips.len() == 1;
-                (entry.ips, entry.pool, entry.code, entry.failure) = (ips, Some(pool), "allocated", None);
-                if alone && matches!(need, Need::Prefer(_)) {
-                    self.seek_later(entry, batch);
-                }
-            }
+            Ok(found) => self.give_to(entry, found, batch),
             Err(refusal) => self.wait(entry, refusal),
         }
     }
 
-    /// The missing family from the pool of the address that the Service has.
-    fn choose_additional(&self, entry: &Entry) -> Result<Choice, Refusal> {
-        let nothing = || Refusal::new("allocated", String::new());
-        let ip = entry.ips.first().ok_or_else(nothing)?;
-        let pool = self.config.pool_of(*ip).filter(|pool| self.allows(pool, &entry.service)).ok_or_else(nothing)?;
-        let state = self.space.pools.get(&pool.name).ok_or_else(nothing)?;
-        let family = other_family(IpFamily::of(*ip));
-        if !state.has(family) {
-            return Err(nothing());
+    fn give_to(&mut self, entry: &mut Entry, found: Choice, batch: &mut Batch) {
+        let service = entry.service.clone();
+        for (ip, _) in found.iter().filter(|(ip, _)| !entry.ips.contains(ip)) {
+            self.hold(*ip, &service, batch);
+            self.wake_for(*ip, batch);
         }
-        let sharing = Sharing::of(&entry.service);
-        if let Some(other) = self.lowest_usable(state, &entry.service, sharing.as_ref(), family) {
-            let mut ips = vec![*ip, other];
-            ips.sort_unstable();
-            return Ok((ips, state.pool.name.clone()));
+        let held = std::mem::take(&mut entry.held);
+        entry.clear();
+        for (ip, pool) in found {
+            let held = held.iter().find(|(other, _)| *other == ip).map(|(_, why)| why.clone());
+            entry.keep(&Kept { ip, pool: Some(pool), held });
         }
-        let message = format!("no available IPs in pool {:?} for {family} IPFamily", state.pool.name);
-        let interest = Interest { pools: vec![(state.pool.name.clone(), family)], ips: Vec::new(), sharing };
-        Err(Refusal { code: "allocated", message, interest })
+        if self.wants_another(entry) {
+            self.seek_later(entry, batch);
+        }
+    }
+
+    /// Has the Service fewer addresses than it wants, none of which it chose itself?
+    fn wants_another(&self, entry: &Entry) -> bool {
+        let (Ok(need), Ok(request)) = (request::need(&entry.service), self.request_of(&entry.service)) else {
+            return false;
+        };
+        let families = match need {
+            Need::One(IpFamily::V4) => &[IpFamily::V4][..],
+            Need::One(IpFamily::V6) => &[IpFamily::V6],
+            Need::Both | Need::Prefer(_) => &[IpFamily::V4, IpFamily::V6],
+        };
+        let has = |family: IpFamily| entry.ips.iter().filter(|ip| IpFamily::of(**ip) == family).count();
+        request.ips.is_empty() && families.iter().any(|family| has(*family) < request.per_family)
     }
 
     fn wait(&mut self, entry: &mut Entry, refusal: Refusal) {
@@ -320,105 +274,150 @@ impl Allocator {
             false => ("AdditionalAssignFailed", "Failed to allocate additional IP for"),
         };
         let message = format!("{what} {key:?}: {}", refusal.message);
-        entry.failure = (!refusal.message.is_empty()).then_some(Note { kind: NoteType::Warning, reason, message });
-        entry.code = refusal.code;
+        let telling = !refusal.message.is_empty() && refusal.code != "noPools";
+        entry.failure = telling.then_some(Note { kind: NoteType::Warning, reason, message });
+        if entry.ips.is_empty() {
+            entry.code = refusal.code;
+        }
+        entry.message = refusal.message;
         self.waiting.add(&entry.place(), &refusal.interest);
         entry.interest = Some(refusal.interest);
     }
 
-    fn hold(&mut self, ip: IpAddr, service: &Service, batch: &mut Batch) {
-        if self.holdings.holders(ip).binary_search(&service.key).is_ok() {
-            return;
-        }
-        batch.touched.insert(ip);
-        if self.holdings.add(ip, service, Sharing::of(service).as_ref())
-            && let Some(pool) = self.config.pool_of(ip)
-        {
-            self.space.take(&pool.name, ip);
-        }
-    }
-
-    fn let_go(&mut self, ip: IpAddr, key: &ServiceKey, batch: &mut Batch) {
-        batch.touched.insert(ip);
-        if self.holdings.remove(ip, key)
-            && let Some(pool) = self.config.pool_of(ip)
-        {
-            self.space.give_back(&pool.name, ip);
-        }
-    }
-
     fn report(&mut self, batch: Batch) -> Vec<Effect> {
-        let mut effects: BTreeMap<ServiceKey, Option<Arc<Outcome>>> = BTreeMap::new();
-        effects.extend(batch.gone.into_iter().map(|key| (key, None)));
-        for key in batch.changed {
+        let mut effects: Vec<Effect> = batch.gone.into_iter().map(|key| (key, None)).collect();
+        let mut changed = batch.changed;
+        changed.sort_unstable();
+        changed.dedup();
+        for key in changed {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let before = entry.outcome.clone();
             if entry.report() {
-                effects.insert(key, entry.outcome.clone());
+                let after = entry.outcome.clone();
+                self.count_held(before.as_deref(), after.as_deref());
+                effects.push((key, after));
             }
         }
-        effects.into_iter().collect()
+        // Of a Service that went and came, what came counts.
+        effects.sort_by(|a, b| (&a.0, a.1.is_none()).cmp(&(&b.0, b.1.is_none())));
+        effects.dedup_by(|later, first| later.0 == first.0);
+        effects
+    }
+
+    /// Counts the held addresses of an outcome that takes the place of another.
+    pub(super) fn count_held(&mut self, before: Option<&Outcome>, after: Option<&Outcome>) {
+        let pools = |outcome: &Outcome| {
+            let held = outcome.ips.iter().zip(&outcome.pools).filter(|(ip, _)| outcome.held.contains(ip));
+            held.map(|(_, pool)| pool.clone()).collect::<Vec<_>>()
+        };
+        for pool in after.into_iter().filter(|o| !o.held.is_empty()).flat_map(pools) {
+            *self.held.entry(pool).or_default() += 1;
+        }
+        for pool in before.into_iter().filter(|o| !o.held.is_empty()).flat_map(pools) {
+            if let Some(count) = self.held.get_mut(&pool) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(&pool);
+                }
+            }
+        }
     }
 }
 
 impl Entry {
-    fn new(service: Arc<Service>, arrival: u64) -> Self {
+    pub(super) fn new(service: Arc<Service>, arrival: u64) -> Self {
         Self {
             service,
+            changed_from: None,
             arrival,
             ips: Vec::new(),
-            pool: None,
+            pools: Vec::new(),
+            held: Vec::new(),
+            foreign: None,
             code: "waiting",
+            message: String::new(),
             failure: None,
             cleared: None,
             cleared_now: false,
-            near: None,
+            near: Vec::new(),
             interest: None,
             outcome: None,
         }
     }
 
+    pub(super) fn place(&self) -> Place {
+        (self.arrival, self.service.key.clone())
+    }
+
+    /// Without addresses and without trouble.
+    fn clear(&mut self) {
+        self.ips.clear();
+        self.pools.clear();
+        self.held.clear();
+        self.near.clear();
+        self.message.clear();
+        (self.foreign, self.failure, self.code) = (None, None, "allocated");
+    }
+
+    fn keep(&mut self, one: &Kept) {
+        self.ips.push(one.ip);
+        self.pools.push(one.pool.clone());
+        if let Some(why) = &one.held {
+            self.held.push((one.ip, why.clone()));
+            self.code = "held";
+        }
+    }
+
     /// Makes the outcome; does it differ from the last one?
     fn report(&mut self) -> bool {
-        let moved = self.outcome.as_ref().is_some_and(|old| old.ips != self.ips);
+        let new = match &self.foreign {
+            Some(foreign) => Outcome {
+                ips: foreign.ips.clone(),
+                pool: foreign.pool.clone(),
+                pools: foreign.ips.iter().map(|ip| self.pool_of(*ip)).collect(),
+                ..Outcome::default()
+            },
+            None => Outcome {
+                ips: self.ips.clone(),
+                pool: self.pools.first().cloned().flatten(),
+                pools: self.ips.iter().map(|ip| self.pool_of(*ip)).collect(),
+                ..Outcome::default()
+            },
+        };
+        let moved = self.outcome.as_ref().is_some_and(|old| old.ips != new.ips);
         if moved && !std::mem::take(&mut self.cleared_now) {
             self.cleared = None;
         }
         self.cleared_now = false;
         let notes = self.cleared.iter().chain(&self.failure).cloned().chain(request::deprecations(&self.service));
-        let new = Outcome {
-            ips: self.ips.clone(),
-            pool: self.pool.clone(),
-            pools: self.pool.iter().flat_map(|pool| vec![pool.clone(); self.ips.len()]).collect(),
-            held: Vec::new(),
-            code: self.code,
-            message: String::new(),
-            notes: notes.collect(),
-        };
+        let held = self.held.iter().map(|(ip, _)| *ip).collect();
+        let new = Outcome { held, code: self.code, message: self.in_words(), notes: notes.collect(), ..new };
         if self.outcome.as_deref() == Some(&new) {
             return false;
         }
         self.outcome = Some(Arc::new(new));
         true
     }
-}
 
-/// Is all the same that allocation reads, other than what Ferrocast itself writes?
-fn same_wishes(a: &Service, b: &Service) -> bool {
-    let annotations = |s: &Service| ServiceAnnotations { allocated_from_pool: None, ..s.annotations.clone() };
-    a.labels == b.labels
-        && a.traffic_policy == b.traffic_policy
-        && a.cluster_ips == b.cluster_ips
-        && a.family_policy == b.family_policy
-        && a.families == b.families
-        && a.ports == b.ports
-        && a.selector == b.selector
-        && a.load_balancer_ip == b.load_balancer_ip
-        && a.created_s == b.created_s
-        && annotations(a) == annotations(b)
-}
+    fn pool_of(&self, ip: IpAddr) -> Arc<str> {
+        let at = self.ips.iter().position(|own| *own == ip);
+        at.and_then(|at| self.pools.get(at)?.clone()).unwrap_or_default()
+    }
 
-/// Has the Service room for an address of another family, which it did not choose itself?
-fn wants_another(service: &Service) -> bool {
-    matches!(request::need(service), Ok(Need::Prefer(_)))
-        && request::request(service).is_ok_and(|request| request.ips.is_empty())
+    /// The code in words, with what mattered.
+    fn in_words(&self) -> String {
+        if !matches!(self.code, "allocated" | "held") {
+            return self.message.clone();
+        }
+        let of = |ip: &IpAddr| match self.held.iter().find(|(held, _)| held == ip) {
+            Some((_, why)) => format!("{ip} is held: {why}"),
+            None => format!("{ip} from pool {:?}", self.pool_of(*ip)),
+        };
+        let mut words = self.ips.iter().map(of).collect::<Vec<_>>().join(", ");
+        if !self.message.is_empty() {
+            words.push_str("; ");
+            words.push_str(&self.message);
+        }
+        words
+    }
 }

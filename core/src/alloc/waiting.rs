@@ -6,36 +6,47 @@ use std::{
     sync::Arc,
 };
 
-use super::holdings::Sharing;
+use super::{holdings::remove_from, ledger::AccountId};
 use crate::model::{IpFamily, ServiceKey};
 
 /// Order of arrival and key: the order in which Services are served.
 pub(super) type Place = (u64, ServiceKey);
 
+/// Something that can become available, for which Services wait in line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Queue {
+    /// A free address of this family in this pool, for everybody.
+    Pool(Arc<str>, IpFamily),
+    /// Room in a quota.
+    Account(AccountId),
+    /// A free address of this reservation.
+    Reservation(usize),
+}
+
 /// What would help a Service that lacks an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Interest {
-    /// A free address of this family in this pool.
-    pub(super) pools: Vec<(Arc<str>, IpFamily)>,
+    /// Any of these.
+    pub(super) queues: Vec<Queue>,
     /// One of these addresses, or a change of who holds it.
     pub(super) ips: Vec<IpAddr>,
-    /// A change on an address that is shared in this way.
-    pub(super) sharing: Option<Arc<Sharing>>,
+    /// A change on an address that is shared by this key.
+    pub(super) sharing: Option<Box<str>>,
 }
 
 /// All interests, by what they are about.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    by_pool: BTreeMap<(Arc<str>, IpFamily), BTreeSet<Place>>,
+    by_queue: BTreeMap<Queue, BTreeSet<Place>>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Place>>,
-    by_sharing: BTreeMap<Arc<Sharing>, BTreeSet<Place>>,
+    by_sharing: BTreeMap<Box<str>, BTreeSet<Place>>,
 }
 
 impl Waiting {
     /// Notes an interest.
     pub(super) fn add(&mut self, place: &Place, interest: &Interest) {
-        for pool in &interest.pools {
-            self.by_pool.entry(pool.clone()).or_default().insert(place.clone());
+        for queue in &interest.queues {
+            self.by_queue.entry(queue.clone()).or_default().insert(place.clone());
         }
         for ip in &interest.ips {
             self.by_ip.entry(*ip).or_default().insert(place.clone());
@@ -47,8 +58,8 @@ impl Waiting {
 
     /// Forgets an interest.
     pub(super) fn remove(&mut self, place: &Place, interest: &Interest) {
-        for pool in &interest.pools {
-            remove_from(&mut self.by_pool, pool, place);
+        for queue in &interest.queues {
+            remove_from(&mut self.by_queue, queue, place);
         }
         for ip in &interest.ips {
             remove_from(&mut self.by_ip, ip, place);
@@ -58,10 +69,10 @@ impl Waiting {
         }
     }
 
-    /// The first that waits for the pool and family, after `after`.
-    pub(super) fn next(&self, pool: &(Arc<str>, IpFamily), after: Option<&Place>) -> Option<&Place> {
+    /// The first in a queue after `after`.
+    pub(super) fn next(&self, queue: &Queue, after: Option<&Place>) -> Option<&Place> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_pool.get(pool)?.range((after, Bound::Unbounded)).next()
+        self.by_queue.get(queue)?.range((after, Bound::Unbounded)).next()
     }
 
     /// Those that wait for this very address.
@@ -69,17 +80,8 @@ impl Waiting {
         self.by_ip.get(&ip).into_iter().flatten()
     }
 
-    /// Those that wait for an address shared in this way.
-    pub(super) fn for_sharing(&self, sharing: &Arc<Sharing>) -> impl Iterator<Item = &Place> {
-        self.by_sharing.get(sharing).into_iter().flatten()
-    }
-}
-
-fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Place>>, key: &K, place: &Place) {
-    if let Some(places) = index.get_mut(key) {
-        places.remove(place);
-        if places.is_empty() {
-            index.remove(key);
-        }
+    /// Those that wait for an address shared by this key.
+    pub(super) fn for_sharing(&self, key: &str) -> impl Iterator<Item = &Place> {
+        self.by_sharing.get(key).into_iter().flatten()
     }
 }

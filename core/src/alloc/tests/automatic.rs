@@ -131,12 +131,15 @@ fn service_allocation_allows_only_whom_it_names() {
             want: &[("d/a", "10.0.0.0 p allocated")],
         },
         Case {
-            name: "a namespace relabelled out of the pool loses its address",
-            script: &["pools p 10.0.0.0/30 nssel=team=x; ns d team=x; d/a v4", "ns d team=y"],
-            want: &[(
-                "d/a",
-                "- - poolNotForService ~ Normal ClearAssignment current IP for \"10.0.0.0\" not allowed by config",
-            )],
+            name: "a namespace relabelled out of the pool keeps its address, and the next Service gets none",
+            script: &["pools p 10.0.0.0/30 nssel=team=x; ns d team=x; d/a v4", "ns d team=y; d/b v4"],
+            want: &[
+                (
+                    "d/a",
+                    "10.0.0.0 p held ~ 10.0.0.0 is held: the serviceAllocation of pool \"p\" excludes this Service now",
+                ),
+                ("d/b", "- - poolNotForService"),
+            ],
         },
     ]);
 }
@@ -239,8 +242,8 @@ fn exhaustion_names_pool_and_family() {
         },
         Case {
             name: "no pool object at all",
-            script: &["pools ; d/a v4 at=10.0.0.1"],
-            want: &[("d/a", "- - noPools")],
+            script: &["pools ; d/a v4"],
+            want: &[("d/a", "- - noPools ~ there is no pool")],
         },
     ]);
 }
@@ -251,7 +254,7 @@ fn nothing_is_decided_before_the_configuration_has_been_seen() {
     world.run("d/a v4 at=10.0.0.3");
     assert_eq!(world.last, []);
     world.run("pools p 10.0.0.0/30");
-    assert_eq!(world.say("d/a"), "10.0.0.3 p allocated");
+    assert_eq!(world.say("d/a"), "10.0.0.3 p allocated | 10.0.0.3 from pool \"p\"");
 }
 
 #[test]
@@ -261,7 +264,7 @@ fn usage_counts_addresses_and_a_shared_one_once() {
         "pools p 10.0.0.0/24,fc00::/64 buggy / q fd00::/8; d/a v4 share=k ports=1; d/b v4 share=k ports=2; d/c v6",
     );
     let usage = world.allocator.usage();
-    let p = super::PoolUsage { total_v4: 254, total_v6: u64::MAX, used_v4: 1, used_v6: 1 };
+    let p = super::PoolUsage { total_v4: 254, total_v6: u64::MAX, used_v4: 1, used_v6: 1, ..Default::default() };
     assert_eq!(usage["p"], p);
     assert_eq!(usage["q"], super::PoolUsage { total_v6: u64::MAX, ..Default::default() });
     world.run("- d/a; pools p 10.0.0.0/24,fc00::/64");

@@ -73,7 +73,7 @@ fn address_in_a_status_stays_what_it_is() {
 fn address_is_given_up_when_its_right_ends() {
     check(&[
         Case {
-            name: "its pool is gone and another is there",
+            name: "its pool is gone before anybody saw the address, and another pool is there",
             script: &["pools p 10.0.0.0/30; d/a v4", "pools q 10.1.0.0/30"],
             want: &[(
                 "d/a",
@@ -81,7 +81,7 @@ fn address_is_given_up_when_its_right_ends() {
             )],
         },
         Case {
-            name: "all pools are gone",
+            name: "all pools are gone before anybody saw the address",
             script: &["pools p 10.0.0.0/30; d/a v4", "pools "],
             want: &[("d/a", "- - noPools")],
         },
@@ -91,7 +91,7 @@ fn address_is_given_up_when_its_right_ends() {
             want: &[("d/a", "10.0.0.0 p allocated")],
         },
         Case {
-            name: "its pool shrinks",
+            name: "its pool shrinks before anybody saw the address",
             script: &["pools p 10.0.0.0/30; d/a v4", "pools p 10.0.0.2/31"],
             want: &[("d/a", "10.0.0.2 p allocated")],
         },
@@ -242,7 +242,7 @@ fn nothing_is_told_when_nothing_changes() {
     assert_eq!(world.last.len(), 4);
     world.run(batch);
     assert_eq!(world.last, []);
-    world.run("d/a v4 at=10.0.0.0 from=p; d/b v4 at=10.0.0.1 from=p; ns d c=d");
+    world.run("d/b v4 at=10.0.0.0 from=p; d/c v4 at=10.0.0.1 from=p; ns d c=d");
     assert_eq!(world.last, [], "what Ferrocast wrote itself changes nothing");
 }
 

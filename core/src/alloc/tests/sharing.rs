@@ -183,9 +183,9 @@ fn younger_of_two_that_may_not_share_is_released_at_take_over() {
             ],
         },
         Case {
-            name: "then greater uid",
-            script: &["pools p 10.0.0.0/24; d/a v4 at=10.0.0.9 uid=z; d/b v4 at=10.0.0.9 uid=y"],
-            want: &[("d/a", "10.0.0.0 p allocated ~ \"d/b\""), ("d/b", "10.0.0.9 p allocated")],
+            name: "then namespace and name, whatever the uid",
+            script: &["pools p 10.0.0.0/24; d-e/a v4 at=10.0.0.9 uid=a; d/b v4 at=10.0.0.9 uid=y"],
+            want: &[("d-e/a", "10.0.0.0 p allocated ~ \"d/b\""), ("d/b", "10.0.0.9 p allocated")],
         },
         Case {
             name: "sharers stay together",
