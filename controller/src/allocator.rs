@@ -1,16 +1,17 @@
 //! The actor that runs the core's allocator over the cluster view while this process leads.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrocast_core::{
-    actor::{Actor, ActorError, CancellationToken},
+    actor::{Actor, ActorError, CancellationToken, sleep_until},
     alloc::{self, Change, Outcome, PoolUsage},
     model::{Service, ServiceKey},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
-use tokio::sync::watch;
+use k8s_openapi::jiff::Timestamp;
+use tokio::{sync::watch, time::Instant};
 
-use crate::cluster::{lease::Leadership, pool_status::Usage};
+use crate::cluster::{lease::Leadership, memory_status::Remembered, pool_status::Usage};
 
 /// What a controller's view is made of.
 pub const CONTROLLER_SOURCES: &[Source] = &[Source::Services, Source::Namespaces, Source::Nodes, Source::Config];
@@ -33,12 +34,23 @@ pub struct Plan {
     pub entries: OrdMap<ServiceKey, Entry>,
 }
 
+/// What follows from the allocations, for readers.
+pub struct Allocated {
+    /// What should be written.
+    pub plan: watch::Receiver<Plan>,
+    /// How much of each pool is used.
+    pub usage: watch::Receiver<Usage>,
+    /// What must survive a restart and stands in no Service's status.
+    pub remembered: watch::Receiver<Remembered>,
+}
+
 /// Turns views into plans.
 pub struct AllocatorActor {
     view: watch::Receiver<ClusterView>,
     leadership: watch::Receiver<Leadership>,
     plan: watch::Sender<Plan>,
     usage: watch::Sender<Usage>,
+    remembered: watch::Sender<Remembered>,
     class: Option<Arc<str>>,
 }
 
@@ -48,6 +60,8 @@ struct Term {
     allocator: alloc::Allocator,
     seen: ClusterView,
     entries: OrdMap<ServiceKey, Entry>,
+    /// The generation of the memory published last.
+    remembered: u64,
 }
 
 impl AllocatorActor {
@@ -57,10 +71,12 @@ impl AllocatorActor {
         view: watch::Receiver<ClusterView>,
         leadership: watch::Receiver<Leadership>,
         class: Option<Arc<str>>,
-    ) -> (Self, watch::Receiver<Plan>, watch::Receiver<Usage>) {
+    ) -> (Self, Allocated) {
         let (plan, plans) = watch::channel(Plan::default());
         let (usage, usages) = watch::channel(Usage::default());
-        (Self { view, leadership, plan, usage, class }, plans, usages)
+        let (remembered, memories) = watch::channel(Remembered::default());
+        let allocated = Allocated { plan: plans, usage: usages, remembered: memories };
+        (Self { view, leadership, plan, usage, remembered, class }, allocated)
     }
 
     /// Brings the term in step with the newest view; publishes if anything changed.
@@ -71,6 +87,7 @@ impl AllocatorActor {
             if term.take().is_some() {
                 self.plan.send_replace(Plan::default());
                 self.usage.send_replace(Usage::default());
+                self.remembered.send_replace(Remembered::default());
             }
             return;
         };
@@ -80,11 +97,18 @@ impl AllocatorActor {
                 return;
             }
             let allocator = alloc::Allocator::new(self.class.clone());
-            *term = Some(Term { number, allocator, seen: ClusterView::default(), entries: OrdMap::new() });
+            *term =
+                Some(Term { number, allocator, seen: ClusterView::default(), entries: OrdMap::new(), remembered: 0 });
         }
         let Some(term) = term else { return };
         let services = term.seen.services.len();
-        if term.advance(view) {
+        let changed = term.advance(view, Timestamp::now().as_second());
+        if term.allocator.memory_generation() != term.remembered {
+            term.remembered = term.allocator.memory_generation();
+            let memory = Arc::new(term.allocator.memory());
+            self.remembered.send_replace(Remembered { term: number, memory });
+        }
+        if changed {
             let pools = term.allocator.usage();
             publish_usage(&pools);
             let usage = Usage { term: number, pools };
@@ -102,9 +126,10 @@ impl AllocatorActor {
 
 impl Term {
     /// Feeds what changed; true if the entries changed.
-    fn advance(&mut self, view: ClusterView) -> bool {
+    fn advance(&mut self, view: ClusterView, now_s: i64) -> bool {
         let changes = changes(&self.seen, &view);
-        if changes.is_empty() {
+        let due = self.allocator.due_s().is_some_and(|due| due <= now_s);
+        if changes.is_empty() && !due {
             self.seen = view;
             return false;
         }
@@ -121,7 +146,7 @@ impl Term {
                 }
             }
         }
-        for (key, outcome) in self.allocator.apply(changes, 0) {
+        for (key, outcome) in self.allocator.apply(changes, now_s) {
             changed = true;
             match (view.services.get(&key), outcome) {
                 (Some(service), Some(outcome)) => {
@@ -191,10 +216,15 @@ impl Actor for AllocatorActor {
         let mut term = None;
         loop {
             self.step(&mut term);
+            let due_s = term.as_ref().and_then(|term| term.allocator.due_s());
+            let wait_s = due_s.map(|due| u64::try_from(due.saturating_sub(Timestamp::now().as_second())).unwrap_or(0));
+            // At least a moment, should the clock stand still.
+            let due_at = wait_s.map(|wait| Instant::now() + Duration::from_secs(wait.max(1)));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 changed = self.leadership.changed() => changed.map_err(|_| ActorError::Upstream("leadership"))?,
+                () = sleep_until(due_at) => {}
             }
         }
     }

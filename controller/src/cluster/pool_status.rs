@@ -45,11 +45,13 @@ type Written = BTreeMap<Arc<str>, IPAddressPoolStatus>;
 /// The status of a pool that is used so much.
 fn status(usage: &PoolUsage) -> IPAddressPoolStatus {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    // What is reserved and free, or given to nobody, is not available.
+    let available = |total: u64, taken: [u64; 3]| number(taken.into_iter().fold(total, u64::saturating_sub));
     IPAddressPoolStatus {
         assigned_ipv4: number(usage.used_v4),
         assigned_ipv6: number(usage.used_v6),
-        available_ipv4: number(usage.total_v4.saturating_sub(usage.used_v4)),
-        available_ipv6: number(usage.total_v6.saturating_sub(usage.used_v6)),
+        available_ipv4: available(usage.total_v4, [usage.used_v4, usage.reserved_v4, usage.withheld_v4]),
+        available_ipv6: available(usage.total_v6, [usage.used_v6, usage.reserved_v6, usage.withheld_v6]),
     }
 }
 

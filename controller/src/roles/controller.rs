@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::parts::{Elsewhere, stop_signal, watch_configuration, watch_record};
 use crate::{
-    allocator::{AllocatorActor, CONTROLLER_SOURCES, Plan},
+    allocator::{Allocated, AllocatorActor, CONTROLLER_SOURCES, Plan},
     cli::ControllerArgs,
     cluster::{
         client,
@@ -24,7 +24,8 @@ use crate::{
         events::{EventQueue, EventWriter},
         feeds::{EndpointsFeed, NamespaceFeed, NodeFeed, ServiceFeed},
         lease::{Leader, Leadership},
-        pool_status::{PoolStatusWriter, Usage},
+        memory_status::MemoryWriter,
+        pool_status::PoolStatusWriter,
         resources::ResourcesDraft,
         status::StatusWriter,
         watch::Watcher,
@@ -133,11 +134,12 @@ fn start(
         serve_webhook(workers, client, args, leading, &readers, leadership, epoch);
     }
     let class = args.cluster.load_balancer_class.clone();
-    let (allocator, plan, usage) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
+    let (allocator, allocated) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
     workers.spawn(allocator, vital);
+    let plan = allocated.plan.clone();
     let writer = StatusWriter::new(client.clone(), plan.clone(), leadership.clone(), queue, busy);
     workers.spawn(writer, vital);
-    report(workers, client, args, Told { view: readers, plan: plan.clone(), usage }, leadership, epoch);
+    report(workers, client, args, Told { view: readers, allocated }, leadership, epoch);
     (view, plan)
 }
 
@@ -250,8 +252,7 @@ fn keep_certificate(
 /// What the reports are made of.
 struct Told {
     view: watch::Receiver<ClusterView>,
-    plan: watch::Receiver<Plan>,
-    usage: watch::Receiver<Usage>,
+    allocated: Allocated,
 }
 
 /// Starts what writes conditions and statuses that nobody waits for.
@@ -270,11 +271,13 @@ fn report(
     let crd = format!("speakerstatuses.{OWN_GROUP}");
     workers.spawn(watcher.crd(Api::all(client.clone()), crd).optional(), expendable);
     let class = args.cluster.load_balancer_class.clone();
-    let conditions =
-        ConditionWriter::new(client.clone(), class, told.view, told.plan, speakers_reader, leadership.clone());
+    let Allocated { plan, usage, remembered } = told.allocated;
+    let conditions = ConditionWriter::new(client.clone(), class, told.view, plan, speakers_reader, leadership.clone());
     workers.spawn(conditions, expendable);
-    let pools = PoolStatusWriter::new(client.clone(), namespace.clone(), told.usage, leadership.clone());
+    let pools = PoolStatusWriter::new(client.clone(), namespace.clone(), usage, leadership.clone());
     workers.spawn(pools, expendable);
+    let memory = MemoryWriter::new(client.clone(), namespace.clone(), remembered, leadership.clone());
+    workers.spawn(memory, expendable);
 }
 
 fn pages(

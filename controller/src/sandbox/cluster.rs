@@ -9,7 +9,7 @@ use std::{
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken},
-    config::{Builder, Config, Password, Peer, Problem, Resources},
+    config::{Builder, Config, Living, OnAddressLoss, Password, Past, Peer, Problem, Resources, carry_over},
     model::{AnnotationText, Endpoints, EndpointsIndex, Labels, Node, NodeId, Service, ServiceKey},
     view::{Source, ViewWriter},
 };
@@ -84,6 +84,7 @@ pub(super) struct NodeViews {
 /// Feeds the views.
 pub(super) struct Cluster {
     pub(super) dir: PathBuf,
+    pub(super) class: Option<Arc<str>>,
     pub(super) endpoints: EndpointsFrom,
     pub(super) router: SocketAddr,
     pub(super) extra: Vec<ExtraPeer>,
@@ -102,14 +103,23 @@ pub(super) struct Memory {
     builder: Builder,
     manifests: Manifests,
     readings: u64,
+    past: Option<InForceBefore>,
+}
+
+/// What was in force at the last reading.
+#[derive(Default)]
+struct InForceBefore {
+    config: Config,
+    resources: Resources,
+    namespaces: OrdMap<Arc<str>, Arc<Labels>>,
 }
 
 impl Cluster {
     /// Everything from the manifests and the statuses in memory into the views.
     fn publish(&mut self) {
-        let config = self.build_config();
         let services = self.services();
         let namespaces = namespaces(&self.memory.manifests, &services);
+        let config = self.build_config(&services, &namespaces);
         let nodes: OrdMap<Arc<str>, Arc<Node>> =
             (0..self.speakers.len()).map(|i| self.node(i)).map(|n| (n.name.clone(), Arc::new(n))).collect();
         let (controller_services, controller_nodes, controller_config) =
@@ -149,7 +159,12 @@ impl Cluster {
         self.told.send_if_modified(|now| std::mem::replace(now, told.clone()) != told);
     }
 
-    fn build_config(&mut self) -> Config {
+    /// The configuration in force; addresses that an edit of the files takes away are held, or moved if the object says so.
+    fn build_config(
+        &mut self,
+        services: &OrdMap<ServiceKey, Arc<Service>>,
+        namespaces: &OrdMap<Arc<str>, Arc<Labels>>,
+    ) -> Config {
         let manifests = &self.memory.manifests;
         let passwords =
             manifests.secrets.iter().filter_map(|s| Some((s.name.clone(), Ok(Password(s.password.clone().ok()?)))));
@@ -170,7 +185,13 @@ impl Cluster {
             objects: objects.collect(),
             passwords: passwords.collect(),
         };
-        self.memory.builder.build(&resources)
+        let mut config = self.memory.builder.build(&resources);
+        let past = self.memory.past.take().unwrap_or_default();
+        let before = Past { config: &past.config, resources: &past.resources, namespaces: &past.namespaces };
+        let living = Living { services, namespaces, class: self.class.as_deref() };
+        carry_over(&before, &mut config, &resources, &living, OnAddressLoss::Hold);
+        self.memory.past = Some(InForceBefore { config: config.clone(), resources, namespaces: namespaces.clone() });
+        config
     }
 
     /// The configuration of one speaker: with the implicit peer, which every advertisement matches.
