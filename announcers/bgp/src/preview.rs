@@ -217,12 +217,7 @@ mod tests {
         let announcement = announcement(terms.clone());
         let prefix = "10.0.0.1/32".parse().unwrap();
         let mut preview = Preview::new(&external).unwrap();
-        let want = Told {
-            communities: terms.communities.clone(),
-            med: Some(5),
-            as_path_prepend: 2,
-            ..Told::default()
-        };
+        let want = Told { communities: terms.communities.clone(), med: Some(5), as_path_prepend: 2, ..Told::default() };
         assert_eq!(preview.told(&prefix, &announcement).as_deref(), Some(&want));
         assert_eq!(preview.told(&prefix, &announcement).as_deref(), Some(&want), "remembered");
         assert_eq!(preview.told(&"fd00::1/128".parse().unwrap(), &announcement), None, "an IPv4 session");
@@ -241,7 +236,8 @@ mod tests {
         let node = [ip("fd00::9"), ip("10.0.0.9"), ip("10.0.0.10")];
         let hops = |peer: Peer| {
             let preview = Preview::new(&Arc::new(peer)).unwrap();
-            [IpFamily::V4, IpFamily::V6].map(|f| preview.next_hop(f, &node).map(|ip| ip.to_string()).unwrap_or_default())
+            [IpFamily::V4, IpFamily::V6]
+                .map(|f| preview.next_hop(f, &node).map(|ip| ip.to_string()).unwrap_or_default())
         };
         assert_eq!(hops(peer("r")), ["10.0.0.9", "fd00::9"]);
         let source = Peer { source_address: Some(ip("192.0.2.5")), ..peer("r") };

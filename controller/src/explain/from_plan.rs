@@ -51,7 +51,9 @@ impl Source {
             let why = match (service.is_load_balancer, &service.class, served) {
                 (false, ..) => "it is not of type LoadBalancer".to_owned(),
                 (true, Some(class), _) => format!("it is of loadBalancerClass {class:?}, which is not served"),
-                (true, None, class) => format!("it has no loadBalancerClass, only {:?} is served", class.unwrap_or_default()),
+                (true, None, class) => {
+                    format!("it has no loadBalancerClass, only {:?} is served", class.unwrap_or_default())
+                }
             };
             explanation.facts.push(Fact::new(Reason::NotLoadBalancer.code(), why));
         } else {

@@ -119,10 +119,10 @@ mod tests {
             ("a: 1\n", vec![(1, "a: 1")]),
             ("---\na: 1\n---\nb: 2\n", vec![(1, "---\na: 1"), (3, "---\nb: 2")]),
             ("# head\n---\na: 1\n", vec![(2, "---\na: 1")]),
-            ("--- # first\na: 1\n--- \n\n---\nb: |\n  ---\n  x\n", vec![
-                (1, "--- # first\na: 1"),
-                (5, "---\nb: |\n  ---\n  x"),
-            ]),
+            (
+                "--- # first\na: 1\n--- \n\n---\nb: |\n  ---\n  x\n",
+                vec![(1, "--- # first\na: 1"), (5, "---\nb: |\n  ---\n  x")],
+            ),
             ("%YAML 1.2\n---\na: 1\n...\nb: 2\n", vec![(1, "%YAML 1.2\n---\na: 1"), (5, "b: 2")]),
             ("a: ----\n---x: 1\n", vec![(1, "a: ----\n---x: 1")]),
             ("\u{feff}a: 1\r\n---\r\nb: 2\r\n", vec![(1, "a: 1"), (2, "---\r\nb: 2")]),
@@ -141,7 +141,8 @@ mod tests {
         let fault = documents[1].value().unwrap_err();
         assert!((4..=6).contains(&fault.line), "{fault:?}");
         assert!(fault.message.starts_with("not YAML: ") && !fault.message.contains('\n'), "{fault:?}");
-        let of_type = super::documents("x: 1\n---\n{a: 1,\n b: 2}\n")[1].decode::<std::collections::BTreeMap<String, bool>>("");
+        let of_type =
+            super::documents("x: 1\n---\n{a: 1,\n b: 2}\n")[1].decode::<std::collections::BTreeMap<String, bool>>("");
         assert_eq!(of_type.unwrap_err().line, 3);
     }
 }

@@ -173,7 +173,8 @@ pub fn read_paths(given: &[PathBuf]) -> io::Result<Manifests> {
     let mut manifests = Manifests::default();
     for path in given {
         let told = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));
-        let files = if fs::metadata(path).map_err(told)?.is_dir() { paths(path).map_err(told)? } else { vec![path.clone()] };
+        let files =
+            if fs::metadata(path).map_err(told)?.is_dir() { paths(path).map_err(told)? } else { vec![path.clone()] };
         for file in files {
             let name = file.display().to_string();
             let told = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {name}: {error}"));
@@ -222,7 +223,9 @@ impl Manifests {
             return;
         }
         let kind = text_at(&value, "/kind").to_owned();
-        if let (Some(of), Some(Value::Array(items))) = (kind.strip_suffix("List"), value.get_mut("items").map(Value::take)) {
+        if let (Some(of), Some(Value::Array(items))) =
+            (kind.strip_suffix("List"), value.get_mut("items").map(Value::take))
+        {
             for mut entry in items {
                 if let (Some(fields), false) = (entry.as_object_mut(), of.is_empty()) {
                     fields.entry("kind").or_insert_with(|| of.into());
@@ -443,7 +446,9 @@ mod tests {
 
     #[test]
     fn second_object_of_one_name_is_refused_with_the_place_of_the_first() {
-        let manifests = of("kind: Node\nmetadata: {name: n}\n---\nkind: Node\nmetadata: {name: m}\n---\nkind: Node\nmetadata: {name: n}\n");
+        let manifests = of(
+            "kind: Node\nmetadata: {name: n}\n---\nkind: Node\nmetadata: {name: m}\n---\nkind: Node\nmetadata: {name: n}\n",
+        );
         assert_eq!(told(&manifests), ["a.yaml:6: Node n: given before, at a.yaml:1"]);
         assert_eq!(manifests.nodes.len(), 2);
     }

@@ -222,7 +222,9 @@ fn level(used: u64, total: u64) -> Level {
     match (used, total) {
         (_, 0) => Level::Room,
         (used, total) if used >= total => Level::Full,
-        (used, total) if u128::from(used) * 100 >= u128::from(total) * u128::from(NEARLY_FULL_PERCENT) => Level::NearlyFull,
+        (used, total) if u128::from(used) * 100 >= u128::from(total) * u128::from(NEARLY_FULL_PERCENT) => {
+            Level::NearlyFull
+        }
         _ => Level::Room,
     }
 }
@@ -259,9 +261,9 @@ pub fn routes<E>(
 ) -> Result<(), E> {
     let mut last: Option<(Option<usize>, Option<usize>, Vec<Changed>)> = None;
     for (node, before, after) in paired(old, new) {
-        let same = last.as_ref().is_some_and(|(was, is, _)| {
-            same_snapshot(old, *was, before) && same_snapshot(new, *is, after)
-        });
+        let same = last
+            .as_ref()
+            .is_some_and(|(was, is, _)| same_snapshot(old, *was, before) && same_snapshot(new, *is, after));
         if !same {
             last = Some((before, after, changed(old, before, new, after)));
         }

@@ -12,7 +12,9 @@ use ferrocast_bgp::Preview;
 use ferrocast_core::{
     announce::Desired,
     config::{Peer, any_selector_matches},
-    decide::{AddressDecision, Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among, message, served},
+    decide::{
+        AddressDecision, Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among, message, served,
+    },
     model::{Endpoints, IpFamily, Node, Service, ServiceKey, TrafficPolicy},
 };
 
@@ -54,8 +56,12 @@ impl Fleet {
     /// Decides for every node of `world`. `builder` may have seen another world: what is the same is shared with its snapshots.
     #[must_use]
     pub fn new(world: &World, builder: &mut DesiredBuilder) -> Self {
-        let peers: Vec<PlannedPeer> =
-            world.config.peers.values().map(|peer| PlannedPeer { peer: peer.clone(), preview: Preview::new(peer) }).collect();
+        let peers: Vec<PlannedPeer> = world
+            .config
+            .peers
+            .values()
+            .map(|peer| PlannedPeer { peer: peer.clone(), preview: Preview::new(peer) })
+            .collect();
         let mut classes: BTreeMap<Signature, usize> = BTreeMap::new();
         let mut contexts: Vec<Context> = Vec::new();
         let mut members = Vec::with_capacity(world.nodes.len());
@@ -163,7 +169,9 @@ impl Fleet {
             let mut told: Vec<(usize, Endpoints, AddressDecision, String)> = Vec::new();
             for (place, member) in self.members.iter().enumerate() {
                 if shared {
-                    for (address, text) in self.explain(world, service, place).into_iter().filter(|(a, _)| a.ip == Some(ip)) {
+                    for (address, text) in
+                        self.explain(world, service, place).into_iter().filter(|(a, _)| a.ip == Some(ip))
+                    {
                         each(place, ip, &address, &text)?;
                     }
                     continue;

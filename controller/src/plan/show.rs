@@ -137,11 +137,7 @@ impl Comparison<'_> {
         let mut rows = Rows::begin(out, "sessions")?;
         for change in diff::sessions(self.old_fleet, self.new_fleet) {
             any = true;
-            rows.push(&SessionRow {
-                change: word_of_session(change.change),
-                node: &change.node,
-                peer: &change.peer,
-            })?;
+            rows.push(&SessionRow { change: word_of_session(change.change), node: &change.node, peer: &change.peer })?;
         }
         rows.end()?;
         let mut rows = Rows::begin(out, "limits")?;
@@ -257,9 +253,8 @@ fn listed<T: Display>(names: &[T]) -> String {
 
 fn service_line(change: &ServiceDifference<'_>) -> String {
     let (key, (code, message)) = (change.key, &change.reason_after);
-    let only = |a: &[IpAddr], b: &[IpAddr]| {
-        listed(&a.iter().filter(|ip| !b.contains(ip)).copied().collect::<Vec<IpAddr>>())
-    };
+    let only =
+        |a: &[IpAddr], b: &[IpAddr]| listed(&a.iter().filter(|ip| !b.contains(ip)).copied().collect::<Vec<IpAddr>>());
     let (lost, gained) = (only(&change.before, &change.after), only(&change.after, &change.before));
     let why = if message.is_empty() { code.clone() } else { format!("{code}: {message}") };
     match change.change {

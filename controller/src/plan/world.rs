@@ -1,9 +1,5 @@
 //! From objects to what follows from them: configuration in force, addresses, endpoints.
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ferrocast_core::{
     alloc::{Allocator, Change, Considered, Outcome, PoolUsage},
@@ -133,9 +129,10 @@ impl Planner {
         self.config = Some(config.clone());
         World {
             settings: self.settings.clone(),
-            has_advertisements: objects.config.keys().any(|(kind, namespace, _)| {
-                &**kind == "BGPAdvertisement" && *namespace == objects.namespace
-            }),
+            has_advertisements: objects
+                .config
+                .keys()
+                .any(|(kind, namespace, _)| &**kind == "BGPAdvertisement" && *namespace == objects.namespace),
             services,
             others,
             outcomes: self.outcomes.clone(),
@@ -156,9 +153,9 @@ impl Planner {
             if new.pool_of(*ip).is_some() {
                 continue;
             }
-            let pool = old.pool_of(*ip).map(|pool| {
-                Arc::new(FormerPool { name: pool.name.clone(), labels: pool.labels.clone() })
-            });
+            let pool = old
+                .pool_of(*ip)
+                .map(|pool| Arc::new(FormerPool { name: pool.name.clone(), labels: pool.labels.clone() }));
             former.extend(pool.or_else(|| old.former.get(ip).cloned()).map(|pool| (*ip, pool)));
         }
         former

@@ -252,7 +252,8 @@ impl Cluster {
         if self.endpoints == EndpointsFrom::Files {
             return (endpoints, nodes, assumed);
         }
-        let with_slices: std::collections::BTreeSet<&ServiceKey> = slices.values().map(|(service, _)| service).collect();
+        let with_slices: std::collections::BTreeSet<&ServiceKey> =
+            slices.values().map(|(service, _)| service).collect();
         let anywhere = u32::try_from(self.speakers.len()).unwrap_or(u32::MAX);
         let mut everywhere: Vec<NodeId> = self.speakers.iter().map(|s| NodeId::of(&s.name)).collect();
         everywhere.sort_unstable();

@@ -1,5 +1,5 @@
 //! Tables of cases: objects in a shorthand, and what must follow from them.
-#![allow(dead_code, reason = "each test reads other parts")]
+#![allow(dead_code, unreachable_pub, reason = "each test reads other parts")]
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use serde::Deserialize;
@@ -95,9 +95,12 @@ pub fn expand(short: &Value) -> Value {
     let name = fields.remove(&kind).unwrap();
     let mut take = |field: &str| fields.remove(field).unwrap_or(Value::Null);
     let mut metadata = json!({"name": name});
-    for (field, own) in
-        [("namespace", "namespace"), ("labels", "labels"), ("annotations", "annotations"), ("creationTimestamp", "created")]
-    {
+    for (field, own) in [
+        ("namespace", "namespace"),
+        ("labels", "labels"),
+        ("annotations", "annotations"),
+        ("creationTimestamp", "created"),
+    ] {
         let value = take(own);
         if !value.is_null() {
             metadata[field] = value;

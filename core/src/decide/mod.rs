@@ -129,12 +129,8 @@ pub fn decide_among(own: Party<'_>, others: &[Party<'_>], context: &Context) -> 
         return without_address(Reason::NotLoadBalancer);
     }
     let decided = |ip: &IpAddr| {
-        let refused = |(reason, because_of)| AddressDecision {
-            ip: Some(*ip),
-            reason,
-            advertisements: Vec::new(),
-            because_of,
-        };
+        let refused =
+            |(reason, because_of)| AddressDecision { ip: Some(*ip), reason, advertisements: Vec::new(), because_of };
         let own_right = advertisements(*ip, service, own.endpoints, context).map_err(|reason| (reason, None));
         let common = own_right.and_then(|found| sharing::common(*ip, own, others, context).map(|()| found));
         common.map_or_else(refused, |found| AddressDecision {
@@ -172,11 +168,7 @@ fn advertisements<'a>(
 }
 
 /// The advertisements under which `ip` would be announced here if there were endpoints, or why it would not.
-fn eligible<'a>(
-    ip: IpAddr,
-    service: &Service,
-    context: &'a Context,
-) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
+fn eligible<'a>(ip: IpAddr, service: &Service, context: &'a Context) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
     if !is_announceable(ip) {
         return Err(Reason::InvalidIp);
     }
@@ -244,10 +236,7 @@ pub fn pool_of<'a>(ip: IpAddr, service: &Service, config: &'a Config) -> Option<
 
 /// Two of these adverts that ask the same peer for different local preferences for the same prefix. Only where service selectors
 /// are in play: between other adverts the validation has already looked.
-fn contradiction<'a>(
-    matching: &[&'a Arc<BgpAdvertisement>],
-    ip: IpAddr,
-) -> Option<[&'a Arc<BgpAdvertisement>; 2]> {
+fn contradiction<'a>(matching: &[&'a Arc<BgpAdvertisement>], ip: IpAddr) -> Option<[&'a Arc<BgpAdvertisement>; 2]> {
     matching.iter().enumerate().find_map(|(i, a)| {
         let other = matching[..i].iter().find(|b| {
             a.local_pref != b.local_pref

@@ -93,9 +93,10 @@ fn have_common_node(ip: IpAddr, own: Party<'_>, others: &[&Party<'_>], config: &
 /// Is there an advertisement of the address's pool for the Service, on whatever node?
 fn is_advertised(ip: IpAddr, service: &Service, config: &Config) -> bool {
     let Some(pool) = pool_of(ip, service, config) else { return false };
-    config.advertisements.values().any(|a| {
-        a.selects_pool(pool.name, pool.labels) && any_selector_matches(&a.service_selectors, &service.labels)
-    })
+    config
+        .advertisements
+        .values()
+        .any(|a| a.selects_pool(pool.name, pool.labels) && any_selector_matches(&a.service_selectors, &service.labels))
 }
 
 /// Who has which address, so that those who share one are decided together. Empty unless a policy mixes traffic policies.

@@ -303,13 +303,7 @@ fn only_local_endpoints_weigh_and_only_where_somebody_weighs() {
 type SharerCase = (&'static str, TrafficPolicy, i64, &'static [&'static str], &'static str);
 /// The name of a case, the sharers, whether the policy is mixed, how the situation is edited, and the first sharer's decision on n1 and
 /// n2: reason, and on whose account.
-type SharingCase = (
-    &'static str,
-    &'static [SharerCase],
-    bool,
-    fn(&mut Situation),
-    [(Reason, Option<&'static str>); 2],
-);
+type SharingCase = (&'static str, &'static [SharerCase], bool, fn(&mut Situation), [(Reason, Option<&'static str>); 2]);
 
 const CLUSTER: TrafficPolicy = TrafficPolicy::Cluster;
 const LOCAL: TrafficPolicy = TrafficPolicy::Local;
@@ -317,13 +311,7 @@ const YES: (Reason, Option<&str>) = (Reason::Announced, None);
 
 const SHARING: &[SharingCase] = &[
     ("nobody else", &[("d/a", CLUSTER, 1, &["n1"], "")], true, |_| {}, [YES, YES]),
-    (
-        "two Cluster",
-        &[("d/a", CLUSTER, 1, &["n1"], ""), ("d/b", CLUSTER, 2, &["n2"], "")],
-        true,
-        |_| {},
-        [YES, YES],
-    ),
+    ("two Cluster", &[("d/a", CLUSTER, 1, &["n1"], ""), ("d/b", CLUSTER, 2, &["n2"], "")], true, |_| {}, [YES, YES]),
     (
         "Cluster beside Local goes where the Local one is",
         &[("d/a", CLUSTER, 1, &["n1", "n2"], ""), ("d/b", LOCAL, 2, &["n1"], "")],

@@ -110,12 +110,7 @@ fn not_owner(right: Option<&PoolRight<'_>>, pool: &str, context: &Context) -> St
     format!("{} of {pool} is for other nodes: no nodeSelectors match this Node's labels", names(elsewhere))
 }
 
-fn conflict(
-    decision: &AddressDecision,
-    right: Option<&PoolRight<'_>>,
-    service: &Service,
-    context: &Context,
-) -> String {
+fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: &Service, context: &Context) -> String {
     let all = context.config.advertisements.values();
     let matching: Vec<_> = all
         .filter(|a| {
