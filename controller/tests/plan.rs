@@ -5,6 +5,8 @@
 //! not compared.
 #![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 mod cases;
+#[path = "plan/command.rs"]
+mod command;
 
 use std::collections::BTreeMap;
 
@@ -150,9 +152,15 @@ fn routes_follow_from_manifests() {
 }
 
 #[test]
+#[ignore = "needs pool policies, reservations and held addresses in the allocation"]
+fn policies_reservations_and_held_addresses_follow_from_manifests() {
+    run("plan/later.yaml");
+}
+
+#[test]
 fn case_names_are_told_apart_and_there_are_enough() {
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    for file in ["plan/announcement.yaml", "plan/allocation.yaml", "plan/routes.yaml"] {
+    for file in ["plan/announcement.yaml", "plan/allocation.yaml", "plan/routes.yaml", "plan/later.yaml"] {
         for case in table(file) {
             *names.entry(format!("{file}: {}", case.name)).or_default() += 1;
         }

@@ -1,4 +1,5 @@
 //! `ferrocast plan`: the state that manifests lead to, and what would change if some were applied.
+mod cluster;
 pub mod diff;
 pub mod endpoints;
 pub mod fleet;
@@ -9,7 +10,7 @@ pub mod world;
 
 use std::{
     io::{self, BufWriter, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -56,6 +57,13 @@ pub fn objects_of(paths: &[PathBuf], namespace: &str) -> anyhow::Result<Objects>
     Ok(objects)
 }
 
+/// Says in the log how long a part of the work took, and begins the next.
+fn lap(part: &str, since: &mut tokio::time::Instant) {
+    let now = tokio::time::Instant::now();
+    tracing::debug!("took {} ms: {part}", (now - *since).as_millis());
+    *since = now;
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -67,15 +75,18 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         nodes: args.nodes,
         assume_endpoints: args.assume_endpoints,
     };
+    let mut since = tokio::time::Instant::now();
     let done = match (&*args.paths, &*args.filename) {
         ([], []) => bail!("give a directory of manifests, or -f with what would be applied"),
         (paths, []) => state(paths, settings, &args),
         ([], files) => {
             let against = match &args.against {
                 Some(path) => objects_of(std::slice::from_ref(path), &args.namespace)?,
-                None => cluster(args.kubeconfig.as_deref(), &args.namespace).await?,
+                None => cluster::objects(args.kubeconfig.as_deref(), &args.namespace).await?,
             };
-            change(against, read(files)?, settings, args.output)
+            let applied = read(files)?;
+            lap("read", &mut since);
+            change(against, applied, settings, args.output)
         }
         _ => bail!("give either a directory, for the state it leads to, or -f, for what would change"),
     };
@@ -90,23 +101,21 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Objects of the cluster.
-async fn cluster(kubeconfig: Option<&Path>, namespace: &str) -> anyhow::Result<Objects> {
-    let _ = (kubeconfig, namespace);
-    bail!("give --against DIR")
-}
-
 /// Prints the state that manifests lead to.
 fn state(paths: &[PathBuf], settings: Settings, args: &PlanArgs) -> anyhow::Result<ExitCode> {
+    let mut since = tokio::time::Instant::now();
     let objects = objects_of(paths, &args.namespace)?;
+    lap("read", &mut since);
     let world = Planner::new(settings).advance(&objects);
     drop(objects);
+    lap("decided", &mut since);
     let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
     match args.output {
         PlanOutput::Text => show::write_state(&world, &mut out)?,
         PlanOutput::Json => json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &mut out)?,
     }
     out.flush()?;
+    lap("written", &mut since);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,6 +126,7 @@ fn change(
     settings: Settings,
     output: PlanOutput,
 ) -> anyhow::Result<ExitCode> {
+    let mut since = tokio::time::Instant::now();
     let mut planner = Planner::new(settings);
     let old = planner.advance(&objects);
     let mut builder = DesiredBuilder::default();
@@ -124,6 +134,7 @@ fn change(
     objects.apply(applied);
     let new = planner.advance(&objects);
     let mut new_fleet = Fleet::new(&new, &mut builder);
+    lap("decided", &mut since);
     let mut comparison = Comparison { old: &old, old_fleet: &mut old_fleet, new: &new, new_fleet: &mut new_fleet };
     let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
     let any = match output {
@@ -131,5 +142,6 @@ fn change(
         PlanOutput::Json => comparison.write_json(&mut out)?,
     };
     out.flush().context("cannot write")?;
+    lap("compared", &mut since);
     Ok(if any { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
 }

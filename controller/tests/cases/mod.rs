@@ -1,5 +1,5 @@
 //! Tables of cases: objects in a shorthand, and what must follow from them.
-#![allow(dead_code, reason = "each test reads other parts")]
+#![allow(dead_code, unreachable_pub, reason = "each test reads other parts")]
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use serde::Deserialize;

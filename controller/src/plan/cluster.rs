@@ -1,0 +1,116 @@
+//! The objects of a live cluster.
+use std::path::Path;
+
+use anyhow::Context as _;
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Secret, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Resource,
+    api::ListParams,
+    core::{ApiResource, DynamicObject},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::objects::Objects;
+use crate::{
+    cluster::{client, resources::Kind},
+    manifests::Manifests,
+};
+
+/// Objects per page of a list: small enough that no page weighs more than a few megabytes.
+const PAGE_SIZE: u32 = 500;
+/// The answer to a request for a type that the cluster lacks.
+const NOT_FOUND: u16 = 404;
+/// The type of the Secrets that passwords are read from.
+const BASIC_AUTH: &str = "type=kubernetes.io/basic-auth";
+
+/// Lists what a plan is made of.
+///
+/// # Errors
+/// No cluster, or one that does not let its objects be listed.
+pub async fn objects(kubeconfig: Option<&Path>, namespace: &str) -> anyhow::Result<Objects> {
+    let client = client::connect(kubeconfig).await?;
+    let mut manifests = Manifests::default();
+    add::<Service>("Service", "v1", Api::all(client.clone()), "", &mut manifests).await?;
+    add::<EndpointSlice>("EndpointSlice", "discovery.k8s.io/v1", Api::all(client.clone()), "", &mut manifests).await?;
+    add::<Node>("Node", "v1", Api::all(client.clone()), "", &mut manifests).await?;
+    add::<Namespace>("Namespace", "v1", Api::all(client.clone()), "", &mut manifests).await?;
+    let secrets = Api::namespaced(client.clone(), namespace);
+    add::<Secret>("Secret", "v1", secrets, BASIC_AUTH, &mut manifests).await?;
+    for kind in Kind::ALL {
+        let resource = kind.api_resource();
+        add_dynamic(kind, &client, namespace, &resource, &mut manifests).await?;
+    }
+    let mut objects = Objects::new(namespace);
+    objects.apply(manifests);
+    Ok(objects)
+}
+
+/// Every object of a type, page by page.
+async fn list<K>(api: &Api<K>, fields: &str, mut each: impl FnMut(K)) -> kube::Result<()>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let mut parameters = ListParams::default().limit(PAGE_SIZE);
+    if !fields.is_empty() {
+        parameters = parameters.fields(fields);
+    }
+    loop {
+        let page = api.list(&parameters).await?;
+        page.items.into_iter().for_each(&mut each);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn add<K>(
+    kind: &'static str,
+    api_version: &'static str,
+    api: Api<K>,
+    fields: &str,
+    manifests: &mut Manifests,
+) -> anyhow::Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
+    let mut values = Vec::new();
+    list(&api, fields, |object: K| values.push(serde_json::to_value(object)))
+        .await
+        .with_context(|| format!("cannot list {kind}s"))?;
+    for value in values {
+        take(value?, kind, api_version, manifests)?;
+    }
+    Ok(())
+}
+
+/// An installation may lack a type: then it has no objects of it.
+async fn add_dynamic(
+    kind: Kind,
+    client: &Client,
+    namespace: &str,
+    resource: &ApiResource,
+    manifests: &mut Manifests,
+) -> anyhow::Result<()> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
+    let mut values = Vec::new();
+    match list(&api, "", |object| values.push(serde_json::to_value(object))).await {
+        Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(()),
+        listed => listed.with_context(|| format!("cannot list {}s", kind.name()))?,
+    }
+    for value in values {
+        take(value?, kind.name(), &kind.api_version(), manifests)?;
+    }
+    Ok(())
+}
+
+/// Items of lists lack their type.
+fn take(mut value: Value, kind: &str, api_version: &str, manifests: &mut Manifests) -> anyhow::Result<()> {
+    value["kind"] = kind.into();
+    value["apiVersion"] = api_version.into();
+    manifests.add_object(value).map_err(anyhow::Error::msg)
+}
