@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn broken_document_is_named_with_its_line_and_the_others_are_read() {
         let files = [
-            (PathBuf::from("a.yaml"), "kind: Namespace\nmetadata: {name: n}\n---\nkind: [".to_owned()),
+            (PathBuf::from("a.yaml"), "kind: Namespace\nmetadata: {name: x1}\n---\nkind: [".to_owned()),
             (PathBuf::from("b.yaml"), "kind: Service\nmetadata: {name: b}\nspec:\n  ports: 5\n".to_owned()),
             (PathBuf::from("c.yaml"), "kind: Service\nmetadata: {name: c}\n---\nkind: ConfigMap\n".to_owned()),
         ];
@@ -447,9 +447,9 @@ mod tests {
     #[test]
     fn second_object_of_one_name_is_refused_with_the_place_of_the_first() {
         let manifests = of(
-            "kind: Node\nmetadata: {name: n}\n---\nkind: Node\nmetadata: {name: m}\n---\nkind: Node\nmetadata: {name: n}\n",
+            "kind: Node\nmetadata: {name: x1}\n---\nkind: Node\nmetadata: {name: x2}\n---\nkind: Node\nmetadata: {name: x1}\n",
         );
-        assert_eq!(told(&manifests), ["a.yaml:6: Node n: given before, at a.yaml:1"]);
+        assert_eq!(told(&manifests), ["a.yaml:6: Node x1: given before, at a.yaml:1"]);
         assert_eq!(manifests.nodes.len(), 2);
     }
 

@@ -64,14 +64,14 @@ fn state_is_the_same_octets_at_every_run_and_says_what_is_assumed() {
 fn document_that_does_not_parse_is_told_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     let bad =
-        write(dir.path(), "b.yaml", "kind: Node\nmetadata: {name: n}\n---\nkind: Service\nmetadata:\n  name: [\n");
-    let twice = write(dir.path(), "c.yaml", "kind: Node\nmetadata: {name: n}\n");
+        write(dir.path(), "b.yaml", "kind: Node\nmetadata: {name: node}\n---\nkind: Service\nmetadata:\n  name: [\n");
+    let twice = write(dir.path(), "c.yaml", "kind: Node\nmetadata: {name: node}\n");
     let (code, out, error) = plan(&[dir.path().to_str().unwrap(), "-o", "json"]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
     let line = error.lines().find(|line| line.starts_with(&format!("{bad}:"))).unwrap_or_else(|| panic!("{error}"));
     let number: u64 = line[bad.len() + 1..].split(':').next().unwrap().parse().unwrap();
     assert!((6..=7).contains(&number), "{line}");
-    assert!(error.contains(&format!("{twice}:1: Node n: given before, at {bad}:1")), "{error}");
+    assert!(error.contains(&format!("{twice}:1: Node node: given before, at {bad}:1")), "{error}");
     assert_eq!(plan(&["/nonexistent", "-o", "json"]).0, Some(1));
     assert_eq!(plan(&[]).0, Some(1));
 }
