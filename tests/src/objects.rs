@@ -160,7 +160,7 @@ pub fn namespace(name: &str) -> Value {
 pub fn config(namespace: &str, kind: &str, name: &str, spec: Value) -> Value {
     let version = match kind {
         "BGPPeer" => "metallb.io/v1beta2",
-        "BGPPeerPolicy" | "SpeakerStatus" => "ferrocast.io/v1alpha1",
+        "AddressReservation" | "BGPPeerPolicy" | "PoolPolicy" | "SpeakerStatus" => "ferrocast.io/v1alpha1",
         _ => "metallb.io/v1beta1",
     };
     json!({

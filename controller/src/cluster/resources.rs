@@ -555,6 +555,7 @@ impl Feed for SecretFeed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn read(kind: Kind, spec: Value) -> Resource {
@@ -606,5 +607,137 @@ mod tests {
         feed.remove(object("c"));
         feed.replace(vec![object("b")], 4);
         assert_eq!(names(), "b");
+    }
+
+    #[test]
+    fn releases_are_read_from_the_status_and_what_is_wrong_there_is_left_out() {
+        let meta = || ObjectMeta { name: Some("x".into()), ..ObjectMeta::default() };
+        let policy = json!({"spec": {}, "status": {"releases": [
+            {"address": "10.0.0.2", "service": "a/b", "releasedAt": "2026-01-02T03:04:06Z"},
+            {"address": "10.0.0.1", "service": "a/b", "releasedAt": "2026-01-02T03:04:05Z"},
+            {"address": "here", "service": "a/b", "releasedAt": "2026-01-02T03:04:05Z"},
+            {"address": "10.0.0.3", "service": "b", "releasedAt": "2026-01-02T03:04:05Z"},
+            {"address": "10.0.0.4", "service": "a/b", "releasedAt": "yesterday"},
+            {"address": "10.0.0.5", "service": "a/b"}, 7]}});
+        let read = resource(Kind::PoolPolicy, &meta(), &policy);
+        let ips = |r: &Resource| r.releases.iter().map(|r| r.ip.to_string()).collect::<Vec<_>>();
+        assert_eq!((ips(&read), read.releases[0].at_s), (vec!["10.0.0.1".into(), "10.0.0.2".into()], 1_767_323_045));
+        assert!(read.spec.is_some() && read.problems.is_empty());
+        let reservation = json!({
+            "spec": {"pool": "p", "count": 2, "family": "IPv4", "for": {"namespaces": ["a"]}},
+            "status": {"holders": [
+                {"namespace": "a", "name": "b", "addresses": ["10.0.0.1", "x"], "releasedAt": "2026-01-02T03:04:05Z"},
+                {"namespace": "a", "name": "c", "addresses": ["10.0.0.2"]}]}});
+        let read = resource(Kind::Reservation, &meta(), &reservation);
+        assert_eq!(ips(&read), ["10.0.0.1"], "who still has an address has not given it back");
+        for status in [json!(7), json!({"holders": 7}), json!({"releases": {}}), json!(null)] {
+            for kind in [Kind::PoolPolicy, Kind::Reservation] {
+                assert_eq!(resource(kind, &meta(), &json!({"spec": {}, "status": status})).releases, []);
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_of_our_own_are_read_field_by_field() {
+        let policy = json!({"ipAddressPools": ["p"], "ipAddressPoolSelectors": [{}], "strategy": "First",
+            "quotas": [{"namespaceSelector": {"matchLabels": {"a": "b"}}, "addressesMax": 3}], "noNewAddresses": ["10.0.0.0/30"],
+            "addressesPerFamilyMax": 2, "pairWith": "q", "sharing": {"namespaces": "Same", "trafficPolicies": "Mixed"}});
+        let Some(Spec::PoolPolicy(spec)) = read(Kind::PoolPolicy, policy).spec else { panic!() };
+        assert_eq!(
+            (spec.quotas[0].1, spec.addresses_per_family_max, spec.pair_with.as_deref()),
+            (3, Some(2), Some("q"))
+        );
+        assert_eq!(
+            (spec.sharing_namespaces.as_deref(), spec.sharing_traffic_policies.as_deref()),
+            (Some("Same"), Some("Mixed"))
+        );
+        assert_eq!(
+            (spec.ip_address_pools.len(), spec.ip_address_pool_selectors.len(), spec.no_new_addresses.len()),
+            (1, 1, 1)
+        );
+        let reservation = json!({"pool": "p", "addresses": ["10.0.0.1"], "releaseAfter": "1h",
+            "for": {"services": [{"namespace": "a", "name": "b"}], "namespaces": ["c"], "serviceSelector": {}}});
+        let Some(Spec::Reservation(spec)) = read(Kind::Reservation, reservation).spec else { panic!() };
+        assert_eq!((spec.services, spec.namespaces.len()), (vec![("a".to_owned(), "b".to_owned())], 1));
+        assert!(spec.service_selector.is_some() && spec.release_after.is_some());
+        let problem = &read(Kind::Reservation, json!({"pool": "p", "addresses": ["10.0.0.1"]})).problems[0];
+        assert_eq!((problem.rule, &*problem.field), ("wrongType", "spec"));
+        assert!(problem.message.contains("missing field `for`"), "{problem}");
+        let preferred = json!({"preferredNodeSelectors": [{"weight": 7, "preference": {"matchLabels": {"a": "b"}}}]});
+        let Some(Spec::L2Advertisement(spec)) = read(Kind::L2Advertisement, preferred).spec else { panic!() };
+        assert_eq!(spec.preferred_node_selectors[0].0, 7);
+    }
+
+    /// JSON with the words of the kinds in it, of any shape.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let word = prop::sample::select(vec![
+            "addresses",
+            "spec",
+            "pool",
+            "for",
+            "quotas",
+            "namespaceSelector",
+            "addressesMax",
+            "10.0.0.0/24",
+            "::",
+            "IPv4",
+            "In",
+            "key",
+            "operator",
+            "values",
+            "matchLabels",
+            "matchExpressions",
+            "services",
+            "namespace",
+            "name",
+            "peers",
+            "myASN",
+            "peerASN",
+            "peerAddress",
+            "count",
+            "family",
+            "communities",
+            "value",
+            "strategy",
+            "holdTime",
+            "90s",
+            "",
+            "weight",
+            "preference",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            prop_oneof![-1i64..200, any::<i64>()].prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            word.clone().prop_map(Value::from),
+            "\\PC{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(word.clone().prop_map(str::to_owned), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn anything_becomes_a_resource_that_validation_takes(
+            objects in prop::collection::vec((0..Kind::ALL.len(), any_json(), any_json(), 0i64..3), 0..5),
+        ) {
+            let mut resources = Resources { namespace: "metallb-system".into(), ..Resources::default() };
+            for (i, (kind, spec, status, _)) in objects.into_iter().enumerate() {
+                let meta = ObjectMeta { name: Some(format!("o{}", i % 3)), ..ObjectMeta::default() };
+                let object = resource(Kind::ALL[kind], &meta, &json!({"spec": spec, "status": status}));
+                prop_assert!(object.spec.is_some() || object.problems.iter().any(|p| p.severity == Severity::Error));
+                resources.objects.insert(object.meta.key.clone(), Arc::new(object));
+            }
+            let config = ferrocast_core::config::build(&resources);
+            prop_assert!(config.problems.iter().all(|p| !p.rule.is_empty() && !p.message.is_empty()));
+        }
     }
 }

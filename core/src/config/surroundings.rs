@@ -2,7 +2,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use imbl::OrdMap;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     BgpAdvertisement, Config, IpRange, Peer, Pool, Problem, RawSelector, Resource, Resources, ServiceAllocationSpec,
@@ -10,9 +10,7 @@ use super::{
 };
 use crate::model::{LabelSelector, Labels, Node, Service, ServiceKey};
 
-/// A network so long has no network address: routers use both (RFC 3021), or there is one host.
-const POINT_TO_POINT_LEN: u8 = 31;
-/// Nodes whose addresses are so close are taken to be on one segment with an address: few segments are larger.
+/// How long the network of the segment of a Node is taken to be: the API does not say, and most are so long.
 const SEGMENT_LEN: u8 = 24;
 
 /// Networks that no pool should have addresses of.
@@ -251,29 +249,29 @@ impl<'a> Seen<'a> {
                 let message = format!("{entry:?} has addresses that are in use: {words}{others}");
                 report.warning(rule, field.as_str(), entry, message, "leave them out of the pool");
             }
-            self.network_addresses(pool, &field, entry, report);
+            self.network_addresses(pool, &field, *range, entry, report);
         }
     }
 
     /// A pool on the nodes' own segment would give out the addresses that no host can have there.
-    fn network_addresses(&self, pool: &Pool, field: &str, entry: &str, report: &mut Report) {
-        let net = match entry.trim().parse::<IpNet>() {
-            Ok(IpNet::V4(net)) if net.prefix_len() < POINT_TO_POINT_LEN => net.trunc(),
-            _ => return,
-        };
-        let on_segment = |ip: &IpAddr| {
-            let segment = ipnet::Ipv4Net::new(net.network(), net.prefix_len().min(SEGMENT_LEN));
-            matches!((ip, segment), (IpAddr::V4(ip), Ok(segment)) if segment.contains(ip))
-        };
-        let near = self.nodes.iter().find(|node| node.internal_ips.iter().any(on_segment));
-        if let (Some(node), true, false) = (near, pool.auto_assign, pool.avoid_buggy_ips) {
+    fn network_addresses(&self, pool: &Pool, field: &str, range: IpRange, entry: &str, report: &mut Report) {
+        if !pool.auto_assign || pool.avoid_buggy_ips {
+            return;
+        }
+        let found = self.nodes.iter().find_map(|node| {
+            let segments = node.internal_ips.iter().filter_map(|ip| match ip {
+                IpAddr::V4(ip) => Ipv4Net::new(*ip, SEGMENT_LEN).ok(),
+                IpAddr::V6(_) => None,
+            });
+            let mut edges = segments.flat_map(|segment| [segment.network(), segment.broadcast()]);
+            edges.find(|ip| range.size() > 1 && range.contains(IpAddr::V4(*ip))).map(|ip| (ip, node))
+        });
+        if let Some((ip, node)) = found {
             let message = format!(
-                "{} and {} may be the network and broadcast address of the segment of Node {}, which no host can have",
-                net.network(),
-                net.broadcast(),
+                "{ip} may be the network or broadcast address of the segment of Node {}, which no host can have there",
                 node.name
             );
-            let suggestion = "set avoidBuggyIPs, or write a range without them";
+            let suggestion = "set avoidBuggyIPs, or write a range without it";
             report.warning("networkAddressInPool", field, entry, message, suggestion);
         }
     }
