@@ -787,7 +787,7 @@ fn search(pool: &Pool, key: &ServiceKey, v4: bool, taken: &BTreeSet<IpAddr>, rel
     let policy = pool.policy.as_ref()?;
     let all: Vec<IpAddr> = addresses(pool).into_iter().filter(|ip| ip.is_ipv4() == v4).collect();
     let last = |ip: &IpAddr| matches!(ip, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255));
-    let usable = |ip: &&IpAddr| !taken.contains(ip) && !policy.withholds(**ip) && !(pool.avoid_buggy_ips && last(ip));
+    let usable = |ip: &&IpAddr| !(taken.contains(ip) || policy.withholds(**ip) || pool.avoid_buggy_ips && last(ip));
     let mut sorted = all.clone();
     sorted.sort_unstable();
     match policy.strategy {

@@ -303,8 +303,8 @@ impl Allocator {
 
     /// Says which families of which pools are used up, and what to wait for.
     fn exhausted(&self, seeker: &Seeker<'_>, pools: &[&PoolState]) -> Refusal {
-        let mut interest = Interest::default();
-        interest.sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        let sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        let mut interest = Interest { sharing, ..Interest::default() };
         interest.queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
         // By what is lacking and of which families, in a fixed order.
         let mut groups: Vec<(Lack, Vec<IpFamily>, Vec<String>)> = Vec::new();
