@@ -1,17 +1,20 @@
 //! The actor that runs the core's allocator over the cluster view while this process leads.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, sleep_until},
-    alloc::{self, Change, Outcome, PoolUsage},
+    alloc::{self, Change, Memory, Outcome, PoolUsage},
     model::{Service, ServiceKey},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
-use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
-use crate::cluster::{lease::Leadership, memory_status::Remembered, pool_status::Usage};
+use crate::cluster::lease::Leadership;
 
 /// What a controller's view is made of.
 pub const CONTROLLER_SOURCES: &[Source] = &[Source::Services, Source::Namespaces, Source::Nodes, Source::Config];
@@ -32,16 +35,12 @@ pub struct Plan {
     pub term: u64,
     /// By Service.
     pub entries: OrdMap<ServiceKey, Entry>,
-}
-
-/// What follows from the allocations, for readers.
-pub struct Allocated {
-    /// What should be written.
-    pub plan: watch::Receiver<Plan>,
+    /// What the statuses of PoolPolicies and AddressReservations should remember.
+    pub memory: Arc<Memory>,
     /// How much of each pool is used.
-    pub usage: watch::Receiver<Usage>,
-    /// What must survive a restart and stands in no Service's status.
-    pub remembered: watch::Receiver<Remembered>,
+    pub usage: Arc<BTreeMap<Arc<str>, PoolUsage>>,
+    /// Held addresses by pool, those of former pools included; pools without any are left out.
+    pub held: Arc<BTreeMap<Arc<str>, u64>>,
 }
 
 /// Turns views into plans.
@@ -49,8 +48,6 @@ pub struct AllocatorActor {
     view: watch::Receiver<ClusterView>,
     leadership: watch::Receiver<Leadership>,
     plan: watch::Sender<Plan>,
-    usage: watch::Sender<Usage>,
-    remembered: watch::Sender<Remembered>,
     class: Option<Arc<str>>,
 }
 
@@ -60,8 +57,15 @@ struct Term {
     allocator: alloc::Allocator,
     seen: ClusterView,
     entries: OrdMap<ServiceKey, Entry>,
-    /// The generation of the memory published last.
-    remembered: u64,
+    /// As of the generation beside it.
+    memory: (u64, Arc<Memory>),
+    held: Arc<BTreeMap<Arc<str>, u64>>,
+}
+
+/// Seconds since the Unix epoch; a clock before it counts as at it.
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl AllocatorActor {
@@ -71,23 +75,18 @@ impl AllocatorActor {
         view: watch::Receiver<ClusterView>,
         leadership: watch::Receiver<Leadership>,
         class: Option<Arc<str>>,
-    ) -> (Self, Allocated) {
+    ) -> (Self, watch::Receiver<Plan>) {
         let (plan, plans) = watch::channel(Plan::default());
-        let (usage, usages) = watch::channel(Usage::default());
-        let (remembered, memories) = watch::channel(Remembered::default());
-        let allocated = Allocated { plan: plans, usage: usages, remembered: memories };
-        (Self { view, leadership, plan, usage, remembered, class }, allocated)
+        (Self { view, leadership, plan, class }, plans)
     }
 
     /// Brings the term in step with the newest view; publishes if anything changed.
-    fn step(&mut self, term: &mut Option<Term>) {
+    fn step(&mut self, term: &mut Option<Term>, now_s: i64) {
         let leading = self.leadership.borrow_and_update().term;
         let view = self.view.borrow_and_update().clone();
         let Some(number) = leading else {
             if term.take().is_some() {
                 self.plan.send_replace(Plan::default());
-                self.usage.send_replace(Usage::default());
-                self.remembered.send_replace(Remembered::default());
             }
             return;
         };
@@ -96,44 +95,53 @@ impl AllocatorActor {
             if view.epoch_of(CONTROLLER_SOURCES) < number {
                 return;
             }
-            let allocator = alloc::Allocator::new(self.class.clone());
-            *term =
-                Some(Term { number, allocator, seen: ClusterView::default(), entries: OrdMap::new(), remembered: 0 });
+            *term = Some(Term::new(number, self.class.clone()));
         }
         let Some(term) = term else { return };
         let services = term.seen.services.len();
-        let changed = term.advance(view, Timestamp::now().as_second());
-        if term.allocator.memory_generation() != term.remembered {
-            term.remembered = term.allocator.memory_generation();
-            let memory = Arc::new(term.allocator.memory());
-            self.remembered.send_replace(Remembered { term: number, memory });
-        }
-        if changed {
-            let pools = term.allocator.usage();
-            publish_usage(&pools);
-            let usage = Usage { term: number, pools };
-            self.usage.send_if_modified(|now| {
-                *now != usage && {
-                    *now = usage;
-                    true
-                }
-            });
+        if term.advance(view, now_s) {
             tracing::debug!(term = number, services, ours = term.entries.len(), "allocated");
-            self.plan.send_replace(Plan { term: number, entries: term.entries.clone() });
+            self.plan.send_replace(term.plan());
         }
     }
 }
 
 impl Term {
-    /// Feeds what changed; true if the entries changed.
+    fn new(number: u64, class: Option<Arc<str>>) -> Self {
+        Self {
+            number,
+            allocator: alloc::Allocator::new(class),
+            seen: ClusterView::default(),
+            entries: OrdMap::new(),
+            memory: (0, Arc::default()),
+            held: Arc::default(),
+        }
+    }
+
+    /// What follows from what has been fed.
+    fn plan(&mut self) -> Plan {
+        let generation = self.allocator.memory_generation();
+        if self.memory.0 != generation {
+            self.memory = (generation, Arc::new(self.allocator.memory()));
+        }
+        let usage = Arc::new(self.allocator.usage());
+        let before = std::mem::replace(&mut self.held, Arc::new(self.allocator.held().clone()));
+        publish_usage(&usage);
+        publish_held(&before, &self.held);
+        let (entries, memory, held) = (self.entries.clone(), self.memory.1.clone(), self.held.clone());
+        Plan { term: self.number, entries, memory, usage, held }
+    }
+
+    /// Feeds what changed; true if the plan changed.
     fn advance(&mut self, view: ClusterView, now_s: i64) -> bool {
         let changes = changes(&self.seen, &view);
-        let due = self.allocator.due_s().is_some_and(|due| due <= now_s);
+        let due = self.allocator.due_s().is_some_and(|at| at <= now_s);
         if changes.is_empty() && !due {
             self.seen = view;
             return false;
         }
-        let mut changed = false;
+        // A cool-down that ends changes what is free, whether somebody gets it or not.
+        let mut changed = due;
         for change in &changes {
             let Change::Service(key, service) = change else { continue };
             match service {
@@ -164,7 +172,7 @@ impl Term {
             }
         }
         self.seen = view;
-        changed
+        changed || self.allocator.memory_generation() != self.memory.0
     }
 }
 
@@ -193,10 +201,10 @@ fn changes(old: &ClusterView, new: &ClusterView) -> Vec<Change> {
     changes
 }
 
-/// MetalLB's allocator metrics.
+/// MetalLB's allocator metrics, and how much is kept back.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts above 2^53 need not be exact")]
-fn publish_usage(pools: &BTreeMap<Arc<str>, PoolUsage>) {
-    for (pool, usage) in pools {
+fn publish_usage(usage: &BTreeMap<Arc<str>, PoolUsage>) {
+    for (pool, usage) in usage {
         let gauge = |name: &'static str, value: u64| {
             metrics::gauge!(name, "pool" => pool.to_string()).set(value as f64);
         };
@@ -206,7 +214,24 @@ fn publish_usage(pools: &BTreeMap<Arc<str>, PoolUsage>) {
         gauge("metallb_allocator_addresses_in_use_total", usage.used_v4.saturating_add(usage.used_v6));
         gauge("metallb_allocator_ipv4_addresses_in_use_total", usage.used_v4);
         gauge("metallb_allocator_ipv6_addresses_in_use_total", usage.used_v6);
+        gauge("ferrocast_allocator_addresses_reserved", usage.reserved_v4.saturating_add(usage.reserved_v6));
+        gauge("ferrocast_allocator_addresses_withheld", usage.withheld_v4.saturating_add(usage.withheld_v6));
     }
+}
+
+/// Held addresses by pool; a pool that has none any more says zero.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts above 2^53 need not be exact")]
+fn publish_held(before: &BTreeMap<Arc<str>, u64>, now: &BTreeMap<Arc<str>, u64>) {
+    let gone = before.keys().filter(|pool| !now.contains_key(*pool)).map(|pool| (pool, &0));
+    for (pool, count) in now.iter().chain(gone) {
+        metrics::gauge!("ferrocast_allocator_addresses_held", "pool" => pool.to_string()).set(*count as f64);
+    }
+}
+
+/// When to look again although nothing has changed.
+fn wake_at(due_s: Option<i64>, now_s: i64, now: Instant) -> Option<Instant> {
+    let wait_s = u64::try_from(due_s?.saturating_sub(now_s)).unwrap_or(0);
+    now.checked_add(Duration::from_secs(wait_s))
 }
 
 impl Actor for AllocatorActor {
@@ -215,17 +240,87 @@ impl Actor for AllocatorActor {
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
         let mut term = None;
         loop {
-            self.step(&mut term);
-            let due_s = term.as_ref().and_then(|term| term.allocator.due_s());
-            let wait_s = due_s.map(|due| u64::try_from(due.saturating_sub(Timestamp::now().as_second())).unwrap_or(0));
-            // At least a moment, should the clock stand still.
-            let due_at = wait_s.map(|wait| Instant::now() + Duration::from_secs(wait.max(1)));
+            let now_s = now_s();
+            self.step(&mut term, now_s);
+            let wake_at = wake_at(term.as_ref().and_then(|t: &Term| t.allocator.due_s()), now_s, Instant::now());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 changed = self.leadership.changed() => changed.map_err(|_| ActorError::Upstream("leadership"))?,
-                () = sleep_until(due_at) => {}
+                () = sleep_until(wake_at) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrocast_core::{
+        config::{Config, IpRange, Pool, Reservation, Reserved, ReservedFor},
+        model::Labels,
+    };
+
+    use super::*;
+
+    /// A pool of one address, which is reserved for the namespace and cools down for ten seconds.
+    fn config() -> Config {
+        let ip = "192.0.2.1".parse().unwrap();
+        let all = vec![IpRange { first: ip, last: ip }];
+        let pool = Pool {
+            name: "p".into(),
+            labels: Labels::default(),
+            ranges: all.clone(),
+            written: all.clone(),
+            auto_assign: true,
+            avoid_buggy_ips: false,
+            allocation: None,
+            policy: None,
+        };
+        let reservation = Reservation {
+            name: "r".into(),
+            pool: "p".into(),
+            reserved: Reserved::Addresses(all),
+            for_whom: ReservedFor { namespaces: ["d".into()].into(), ..ReservedFor::default() },
+            release_after: Some(Duration::from_secs(10)),
+            releases: Arc::default(),
+        };
+        let mut config = Config::default();
+        config.pools.insert("p".into(), Arc::new(pool));
+        config.reservations.insert("r".into(), Arc::new(reservation));
+        config.index();
+        config
+    }
+
+    fn view(config: &Arc<Config>, names: &[&str]) -> ClusterView {
+        let mut view = ClusterView::default();
+        view.config = config.clone();
+        for name in names {
+            let mut service = Service::load_balancer("d", name);
+            service.cluster_ips = vec!["10.96.0.1".parse().unwrap()];
+            view.services.insert(service.key.clone(), Arc::new(service));
+        }
+        view
+    }
+
+    #[test]
+    fn address_whose_cool_down_ends_is_given_without_any_other_change() {
+        let config = Arc::new(config());
+        let mut term = Term::new(1, None);
+        let ips = |term: &Term, name: &str| {
+            let entry = &term.entries[&ServiceKey::new("d", name)];
+            entry.outcome.as_ref().unwrap().ips.clone()
+        };
+        assert!(term.advance(view(&config, &["a"]), 100));
+        let plan = term.plan();
+        assert_eq!((ips(&term, "a").len(), plan.usage["p"].used_v4, plan.memory.holders["r"].len()), (1, 1, 1));
+        assert!(term.advance(view(&config, &["b"]), 101));
+        assert_eq!((ips(&term, "b").len(), term.plan().usage["p"].reserved_v4), (0, 1));
+        assert!(!term.advance(view(&config, &["b"]), 110), "nothing is due yet");
+        let due = term.allocator.due_s();
+        let now = Instant::now();
+        assert_eq!(wake_at(due, 110, now), Some(now + Duration::from_secs(1)));
+        assert!(term.advance(view(&config, &["b"]), 111));
+        assert_eq!(ips(&term, "b").len(), 1);
+        assert_eq!(wake_at(term.allocator.due_s(), 111, now), None);
     }
 }

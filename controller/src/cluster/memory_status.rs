@@ -1,12 +1,12 @@
 //! Writes what the allocator must remember over a restart into the statuses of PoolPolicies and AddressReservations.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use ferrocast_api::{
     AddressRelease, AddressReservation, AddressReservationStatus, PoolPolicy, PoolPolicyStatus, ReservationHolder,
 };
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
-    alloc::{Holder, Memory},
+    alloc::Holder,
     config::Release,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use super::lease::Leadership;
+use crate::allocator::Plan;
 
 /// Shortest time between two rounds of writes: an object with thousands of entries is large.
 const WRITE_PERIOD: Duration = Duration::from_secs(10);
@@ -27,20 +28,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// What is to be remembered.
-#[derive(Clone, Debug, Default)]
-pub struct Remembered {
-    /// The term of leadership; zero: none.
-    pub term: u64,
-    /// What.
-    pub memory: Arc<Memory>,
-}
-
 /// Writes the statuses while leading.
 pub struct MemoryWriter {
     client: Client,
     namespace: String,
-    remembered: watch::Receiver<Remembered>,
+    plan: watch::Receiver<Plan>,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -85,10 +77,10 @@ impl MemoryWriter {
     pub fn new(
         client: Client,
         namespace: String,
-        remembered: watch::Receiver<Remembered>,
+        plan: watch::Receiver<Plan>,
         leadership: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { client, namespace, remembered, leadership }
+        Self { client, namespace, plan, leadership }
     }
 
     /// Writes a status if it differs from the one known.
@@ -121,15 +113,15 @@ impl MemoryWriter {
         Ok(())
     }
 
-    async fn write(&self, remembered: &Remembered, known: &mut Known) -> Result<(), kube::Error> {
+    async fn write(&self, plan: &Plan, known: &mut Known) -> Result<(), kube::Error> {
         let allowed = || {
             let leadership = *self.leadership.borrow();
-            leadership.allows(remembered.term, Instant::now())
+            leadership.allows(plan.term, Instant::now())
         };
-        for (name, releases) in remembered.memory.releases.iter().filter(|_| allowed()) {
+        for (name, releases) in plan.memory.releases.iter().filter(|_| allowed()) {
             self.put::<PoolPolicy>(name, &policy_status(releases), known).await?;
         }
-        for (name, holders) in remembered.memory.holders.iter().filter(|_| allowed()) {
+        for (name, holders) in plan.memory.holders.iter().filter(|_| allowed()) {
             self.put::<AddressReservation>(name, &reservation_status(holders), known).await?;
         }
         Ok(())
@@ -146,24 +138,24 @@ impl Actor for MemoryWriter {
         let mut known = Known::new();
         let mut term = 0;
         let mut failing = false;
-        self.remembered.mark_changed();
+        self.plan.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.remembered.changed() => changed.map_err(|_| ActorError::Upstream("allocator"))?,
+                changed = self.plan.changed() => changed.map_err(|_| ActorError::Upstream("plan"))?,
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep_until(Some(Instant::now() + SETTLE)) => {}
             }
-            let remembered = self.remembered.borrow_and_update().clone();
-            if remembered.term == 0 {
+            let plan = self.plan.borrow_and_update().clone();
+            if plan.term == 0 {
                 continue;
             }
-            if std::mem::replace(&mut term, remembered.term) != remembered.term {
+            if std::mem::replace(&mut term, plan.term) != plan.term {
                 known.clear();
             }
-            let done = tokio::time::timeout(ANSWER_MAX, self.write(&remembered, &mut known)).await;
+            let done = tokio::time::timeout(ANSWER_MAX, self.write(&plan, &mut known)).await;
             let error = match done {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(chain(&error)),
@@ -175,7 +167,7 @@ impl Actor for MemoryWriter {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(error, "releases of addresses not written, trying again");
                     }
-                    self.remembered.mark_changed();
+                    self.plan.mark_changed();
                 }
             }
             tokio::select! {

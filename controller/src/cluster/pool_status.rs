@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
 use super::lease::Leadership;
+use crate::allocator::Plan;
 
 /// Shortest time between two rounds of writes: while thousands of Services come, a pool is written a few times, not thousands.
 const WRITE_PERIOD: Duration = Duration::from_secs(10);
@@ -22,20 +23,11 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// How much of each pool is used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// The term of leadership in which it was counted; zero: none.
-    pub term: u64,
-    /// By pool.
-    pub pools: BTreeMap<Arc<str>, PoolUsage>,
-}
-
 /// Writes the statuses while leading.
 pub struct PoolStatusWriter {
     client: Client,
     namespace: String,
-    usage: watch::Receiver<Usage>,
+    plan: watch::Receiver<Plan>,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -61,10 +53,10 @@ impl PoolStatusWriter {
     pub fn new(
         client: Client,
         namespace: String,
-        usage: watch::Receiver<Usage>,
+        plan: watch::Receiver<Plan>,
         leadership: watch::Receiver<Leadership>,
     ) -> Self {
-        Self { client, namespace, usage, leadership }
+        Self { client, namespace, plan, leadership }
     }
 
     /// The statuses as they are.
@@ -76,20 +68,20 @@ impl PoolStatusWriter {
     }
 
     /// Writes what differs; the pools whose status was not written for an error of their own are told.
-    async fn write(&self, usage: &Usage, written: &mut Option<Written>) -> Result<(), kube::Error> {
+    async fn write(&self, plan: &Plan, written: &mut Option<Written>) -> Result<(), kube::Error> {
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
         if written.is_none() {
             *written = Some(self.read(&api).await?);
         }
         let Some(written) = written else { return Ok(()) };
-        written.retain(|name, _| usage.pools.contains_key(name));
-        for (name, used) in &usage.pools {
+        written.retain(|name, _| plan.usage.contains_key(name));
+        for (name, used) in &*plan.usage {
             let status = status(used);
             if written.get(name) == Some(&status) {
                 continue;
             }
             let leadership = *self.leadership.borrow();
-            if !leadership.allows(usage.term, Instant::now()) {
+            if !leadership.allows(plan.term, Instant::now()) {
                 return Ok(());
             }
             let patch = Patch::Merge(json!({ "status": status }));
@@ -110,24 +102,24 @@ impl Actor for PoolStatusWriter {
         let mut written: Option<Written> = None;
         let mut term = 0;
         let mut failing = false;
-        self.usage.mark_changed();
+        self.plan.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.usage.changed() => changed.map_err(|_| ActorError::Upstream("usage"))?,
+                changed = self.plan.changed() => changed.map_err(|_| ActorError::Upstream("plan"))?,
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(SETTLE) => {}
             }
-            let usage = self.usage.borrow_and_update().clone();
-            if usage.term == 0 {
+            let plan = self.plan.borrow_and_update().clone();
+            if plan.term == 0 {
                 continue;
             }
-            if std::mem::replace(&mut term, usage.term) != usage.term {
+            if std::mem::replace(&mut term, plan.term) != plan.term {
                 written = None;
             }
-            let done = tokio::time::timeout(ANSWER_MAX, self.write(&usage, &mut written)).await;
+            let done = tokio::time::timeout(ANSWER_MAX, self.write(&plan, &mut written)).await;
             let error = match done {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(chain(&error)),
@@ -139,7 +131,7 @@ impl Actor for PoolStatusWriter {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(error, "counts of IPAddressPools not written, trying again");
                     }
-                    self.usage.mark_changed();
+                    self.plan.mark_changed();
                 }
             }
             let next = Instant::now() + WRITE_PERIOD;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::parts::{Elsewhere, stop_signal, watch_configuration, watch_record};
 use crate::{
-    allocator::{Allocated, AllocatorActor, CONTROLLER_SOURCES, Plan},
+    allocator::{AllocatorActor, CONTROLLER_SOURCES, Plan},
     cli::ControllerArgs,
     cluster::{
         client,
@@ -36,7 +36,7 @@ use crate::{
         store::{RecordWriter, Wanted},
     },
     tls::{
-        keeper::{ChainFeed, Keeper, Kept, Publish},
+        keeper::{ChainFeed, Keeper, Kept},
         listener::Serving,
     },
     webhook::{
@@ -134,12 +134,11 @@ fn start(
         serve_webhook(workers, client, args, leading, &readers, leadership, epoch);
     }
     let class = args.cluster.load_balancer_class.clone();
-    let (allocator, allocated) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
+    let (allocator, plan) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
     workers.spawn(allocator, vital);
-    let plan = allocated.plan.clone();
     let writer = StatusWriter::new(client.clone(), plan.clone(), leadership.clone(), queue, busy);
     workers.spawn(writer, vital);
-    report(workers, client, args, Told { view: readers, allocated }, leadership, epoch);
+    report(workers, client, args, Told { view: readers, plan: plan.clone() }, leadership, epoch);
     (view, plan)
 }
 
@@ -212,7 +211,7 @@ fn serve_webhook(
         secret: WEBHOOK_SECRET.to_owned(),
         common_name: "Ferrocast webhook",
         names,
-        publish: Publish::Webhook(args.webhook_configuration.clone()),
+        webhook_configuration: args.webhook_configuration.clone(),
     };
     let serving = keep_certificate(workers, client, kept, leadership, epoch);
     let settings = ReviewSettings {
@@ -252,7 +251,7 @@ fn keep_certificate(
 /// What the reports are made of.
 struct Told {
     view: watch::Receiver<ClusterView>,
-    allocated: Allocated,
+    plan: watch::Receiver<Plan>,
 }
 
 /// Starts what writes conditions and statuses that nobody waits for.
@@ -271,12 +270,13 @@ fn report(
     let crd = format!("speakerstatuses.{OWN_GROUP}");
     workers.spawn(watcher.crd(Api::all(client.clone()), crd).optional(), expendable);
     let class = args.cluster.load_balancer_class.clone();
-    let Allocated { plan, usage, remembered } = told.allocated;
-    let conditions = ConditionWriter::new(client.clone(), class, told.view, plan, speakers_reader, leadership.clone());
+    let plan = told.plan;
+    let conditions =
+        ConditionWriter::new(client.clone(), class, told.view, plan.clone(), speakers_reader, leadership.clone());
     workers.spawn(conditions, expendable);
-    let pools = PoolStatusWriter::new(client.clone(), namespace.clone(), usage, leadership.clone());
+    let pools = PoolStatusWriter::new(client.clone(), namespace.clone(), plan.clone(), leadership.clone());
     workers.spawn(pools, expendable);
-    let memory = MemoryWriter::new(client.clone(), namespace.clone(), remembered, leadership.clone());
+    let memory = MemoryWriter::new(client.clone(), namespace.clone(), plan, leadership.clone());
     workers.spawn(memory, expendable);
 }
 

@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::{
-    documents::{announced_lines, decisions_document},
+    documents::{announced_lines, changes_document, decisions_document},
     ending::{self, Whose},
     parts::{Elsewhere, stop_signal, watch_configuration, watch_record},
     sessions::{routes_document, sessions_document},
@@ -219,6 +219,13 @@ fn pages(
         }),
         ready: Arc::new(move || if view.is_whole() { Ok(()) } else { Err("caches are not synced yet".into()) }),
         documents: vec![
+            ("/v1/changes", {
+                let (node, decisions) = (node.clone(), decisions.clone());
+                Arc::new(move || {
+                    let snapshot = decisions.borrow().clone();
+                    changes_document(&node, &snapshot)
+                })
+            }),
             ("/v1/decisions", {
                 Arc::new(move || {
                     let snapshot = decisions.borrow().clone();

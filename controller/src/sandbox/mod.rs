@@ -88,9 +88,8 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     let (controller, controller_view) = ViewWriter::new(CONTROLLER_SOURCES);
     let leading = Leadership { term: Some(1), until: None };
     let (_leadership, leadership) = watch::channel(leading);
-    let (allocator, allocated) = AllocatorActor::new(controller_view, leadership, args.load_balancer_class.clone());
+    let (allocator, plan) = AllocatorActor::new(controller_view, leadership, args.load_balancer_class.clone());
     supervisor.spawn(allocator, RestartPolicy::VITAL);
-    let plan = allocated.plan;
 
     let mut views = Vec::new();
     let mut speakers = Vec::new();

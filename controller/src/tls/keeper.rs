@@ -6,7 +6,7 @@ use k8s_openapi::{
     ByteString,
     api::{
         admissionregistration::v1::ValidatingWebhookConfiguration,
-        core::v1::{ConfigMap, Secret},
+        core::v1::Secret,
     },
     jiff::Timestamp,
 };
@@ -47,21 +47,6 @@ struct Validity {
     names: Vec<String>,
 }
 
-/// Where the authority's certificate goes.
-#[derive(Clone, Debug)]
-pub enum Publish {
-    /// Into every webhook of this ValidatingWebhookConfiguration, which somebody else installs (or not).
-    Webhook(String),
-    /// The server's certificate and key into a Secret and the authority's certificate into a ConfigMap (key `ca.crt`), of the
-    /// same namespace.
-    Speakers {
-        /// Name of the Secret.
-        secret: String,
-        /// Name of the ConfigMap.
-        config_map: String,
-    },
-}
-
 /// What a [`Keeper`] keeps.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -73,8 +58,8 @@ pub struct Kept {
     pub common_name: &'static str,
     /// DNS names of the server.
     pub names: Vec<String>,
-    /// Who is told.
-    pub publish: Publish,
+    /// The ValidatingWebhookConfiguration whose webhooks are told to trust the authority; somebody else installs it (or not).
+    pub webhook_configuration: String,
 }
 
 /// The Secret as it was seen last: `None` before the first list; then the chain, if there is one that can be read.
@@ -112,14 +97,6 @@ fn text(data: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
     String::from_utf8(data.get(key)?.0.clone()).ok()
 }
 
-/// The server's certificate in a Secret that [`Publish::Speakers`] wrote.
-#[must_use]
-pub fn read_server(secret: &Secret) -> Option<Certified> {
-    let data = secret.data.as_ref()?;
-    let (certificate, key) = (text(data, SERVER_CERTIFICATE)?, text(data, SERVER_KEY)?);
-    Some(Certified { certificate, key, expires_s: i64::MAX })
-}
-
 fn read(secret: &Secret) -> Option<Chain> {
     let data = secret.data.as_ref()?;
     let validity: Validity = serde_json::from_slice(&data.get(VALIDITY)?.0).ok()?;
@@ -133,7 +110,7 @@ fn read(secret: &Secret) -> Option<Chain> {
     })
 }
 
-/// The names that the server's certificate in the Secret was made for.
+/// What the Secret holds.
 fn data_of(chain: &Chain, names: &[String]) -> BTreeMap<String, ByteString> {
     let validity = Validity {
         authority_expires_s: chain.authority.expires_s,
@@ -219,39 +196,9 @@ impl Keeper {
         api.create(&PostParams::default(), &secret).await.map(drop)
     }
 
-    /// Publishes what clients trust; false if there is nobody to tell yet.
+    /// Tells the API server what to trust; false if there is nobody to tell yet.
     async fn publish(&self, chain: &Chain) -> Result<bool, kube::Error> {
-        match &self.kept.publish {
-            Publish::Webhook(name) => self.publish_webhook(name, chain).await,
-            Publish::Speakers { secret, config_map } => {
-                let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.kept.namespace);
-                let server = [(SERVER_CERTIFICATE, &chain.server.certificate), (SERVER_KEY, &chain.server.key)];
-                let data: BTreeMap<String, ByteString> =
-                    server.map(|(key, value)| (key.to_owned(), ByteString(value.clone().into_bytes()))).into();
-                if api.get_opt(secret).await?.and_then(|s| s.data).as_ref() != Some(&data) {
-                    self.write_secret(secret, data).await?;
-                }
-                self.publish_config_map(config_map, chain).await.map(|()| true)
-            }
-        }
-    }
-
-    async fn publish_config_map(&self, name: &str, chain: &Chain) -> Result<(), kube::Error> {
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.kept.namespace);
-        let data: BTreeMap<String, String> = [(AUTHORITY_CERTIFICATE.to_owned(), chain.trusted())].into();
-        let Some(found) = api.get_opt(name).await? else {
-            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-            let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-            return api.create(&PostParams::default(), &map).await.map(drop);
-        };
-        if found.data.as_ref() == Some(&data) {
-            return Ok(());
-        }
-        let patch = Patch::Merge(json!({ "data": data }));
-        api.patch(name, &PatchParams::default(), &patch).await.map(drop)
-    }
-
-    async fn publish_webhook(&self, name: &str, chain: &Chain) -> Result<bool, kube::Error> {
+        let name = &*self.kept.webhook_configuration;
         let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let Some(found) = api.get_opt(name).await? else { return Ok(false) };
         let bundle = ByteString(chain.trusted().into_bytes());

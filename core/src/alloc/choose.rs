@@ -62,7 +62,7 @@ impl Allocator {
         let reserved = self.with_reservations(service, &request.pool);
         for families in need.choices() {
             for state in &reserved {
-                if let Ok(found) = self.attempt(&seeker, state, families, &[])
+                if let Some(found) = self.attempt(&seeker, state, families, &[])
                     && found.reserved > 0
                 {
                     return Ok(in_order(found));
@@ -78,7 +78,7 @@ impl Allocator {
         };
         for families in need.choices() {
             for state in &pools {
-                if let Ok(found) = self.attempt(&seeker, state, families, &[]) {
+                if let Some(found) = self.attempt(&seeker, state, families, &[]) {
                     return Ok(in_order(found));
                 }
             }
@@ -257,7 +257,7 @@ impl Allocator {
         }
         seeker.need.choices().iter().find_map(|families| {
             let needed = seed.iter().all(|(ip, _)| families.contains(&IpFamily::of(*ip)));
-            let found = needed.then(|| self.attempt(seeker, state, families, &seed).ok()).flatten()?;
+            let found = needed.then(|| self.attempt(seeker, state, families, &seed)).flatten()?;
             Some(in_order(found))
         })
     }
@@ -266,22 +266,15 @@ impl Allocator {
     pub(super) fn choose_additional(&self, entry: &Entry, need: Need, request: &Request) -> Result<Choice, Refusal> {
         let nothing = || Refusal::new("allocated", String::new());
         let service = &*entry.service;
-        let ip = entry.ips.first().ok_or_else(nothing)?;
-        let pool = self.config.pool_of(*ip).filter(|pool| self.allows(pool, service)).ok_or_else(nothing)?;
+        let ip = entry.ips.first().filter(|_| entry.held.is_empty()).ok_or_else(nothing)?;
+        let pool =
+            if request.pool.is_empty() { self.config.pool_of(*ip) } else { self.config.pools.get(&request.pool[..]) };
+        let pool = pool.filter(|pool| self.allows(pool, service)).ok_or_else(nothing)?;
         let state = self.space.pools.get(&pool.name).ok_or_else(nothing)?;
         let seeker = Seeker { service, need, request, sharing: Sharing::of(service) };
         let seed: Choice = entry.ips.iter().copied().zip(entry.pools.iter().flatten().cloned()).collect();
-        let mut picked = Picked { ips: seed.clone(), reserved: 0 };
-        let mut lacks = Vec::new();
-        for family in need.choices().first().copied().unwrap_or_default() {
-            let has = seed.iter().filter(|(ip, _)| IpFamily::of(*ip) == *family).count();
-            let want = request.per_family.saturating_sub(has);
-            let before = picked.ips.len();
-            if let Err(lack) = self.supply(&seeker, state, *family, want, &mut picked) {
-                picked.ips.truncate(before);
-                lacks.push((*family, lack));
-            }
-        }
+        let families = need.choices().first().copied().unwrap_or_default();
+        let (picked, mut lacks) = self.complete(&seeker, state, families, &seed);
         if picked.ips.len() > seed.len() {
             return Ok(in_order(picked));
         }
@@ -310,8 +303,8 @@ impl Allocator {
 
     /// Says which families of which pools are used up, and what to wait for.
     fn exhausted(&self, seeker: &Seeker<'_>, pools: &[&PoolState]) -> Refusal {
-        let mut interest = Interest::default();
-        interest.sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        let sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
+        let mut interest = Interest { sharing, ..Interest::default() };
         interest.queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
         // By what is lacking and of which families, in a fixed order.
         let mut groups: Vec<(Lack, Vec<IpFamily>, Vec<String>)> = Vec::new();
@@ -352,15 +345,21 @@ impl Allocator {
     /// The families that keep a pool from serving, and why; `None`: it has not the families that are needed.
     pub(super) fn lacking(&self, seeker: &Seeker<'_>, state: &PoolState) -> Option<Vec<(IpFamily, Lack)>> {
         let families: &[IpFamily] = seeker.need.choices().first()?;
-        let lack = |family: &IpFamily| {
-            let supply = self.supply(seeker, state, *family, seeker.request.per_family, &mut Picked::default());
-            (*family, supply.err())
-        };
-        let lacks: Vec<_> = families.iter().map(lack).collect();
-        let missing = lacks.iter().filter(|(_, lack)| *lack == Some(Lack::Missing)).count();
-        let able = if matches!(seeker.need, Need::Prefer(_)) { missing < lacks.len() } else { missing == 0 };
-        let present = lacks.into_iter().filter_map(|(family, lack)| Some((family, lack?)));
-        able.then(|| present.filter(|(_, lack)| *lack != Lack::Missing).collect())
+        let (_, mut lacks) = self.complete(seeker, state, families, &[]);
+        if let Some(pair) = self.pair_of(state, seeker.service).filter(|_| families.len() > 1) {
+            lacks.retain_mut(|(family, lack)| {
+                if *lack != Lack::Missing {
+                    return true;
+                }
+                let of_pair = self.pick_all(seeker, pair, *family, seeker.request.per_family, &mut Picked::default());
+                *lack = of_pair.err().unwrap_or(Lack::Missing);
+                of_pair.is_err()
+            });
+        }
+        let missing = lacks.iter().filter(|(_, lack)| *lack == Lack::Missing).count();
+        let able = if matches!(seeker.need, Need::Prefer(_)) { missing < families.len() } else { missing == 0 };
+        lacks.retain(|(_, lack)| *lack != Lack::Missing);
+        able.then_some(lacks)
     }
 
     /// What to wait for where something is lacking.

@@ -51,6 +51,12 @@ pub(super) struct Picked {
     pub(super) reserved: usize,
 }
 
+impl Picked {
+    fn has_of(&self, state: &PoolState) -> bool {
+        self.ips.iter().any(|(_, pool)| *pool == state.pool.name)
+    }
+}
+
 /// How many more addresses each quota has room for.
 #[derive(Debug)]
 struct Budget(Vec<(AccountId, u64)>);
@@ -105,28 +111,54 @@ impl Search<'_, '_> {
 }
 
 impl Allocator {
-    /// Addresses of `families` from a pool (and the one it is paired with), besides those in `seed`, which the Service keeps.
+    /// Addresses of all `families` from a pool and the one it is paired with, besides those in `seed`, which the Service keeps.
     pub(super) fn attempt(
         &self,
         seeker: &Seeker<'_>,
         state: &PoolState,
         families: &[IpFamily],
         seed: &[(IpAddr, Arc<str>)],
-    ) -> Result<Picked, (IpFamily, Lack)> {
-        let mut picked = Picked { ips: seed.to_vec(), reserved: 0 };
-        for family in families {
-            let has = seed.iter().filter(|(ip, _)| IpFamily::of(*ip) == *family).count();
-            let want = seeker.request.per_family.saturating_sub(has);
-            self.supply(seeker, state, *family, want, &mut picked).map_err(|lack| (*family, lack))?;
-        }
-        if picked.ips.iter().any(|(_, pool)| *pool == state.pool.name) {
-            return Ok(picked);
-        }
-        Err((families.first().copied().unwrap_or(IpFamily::V4), Lack::Missing))
+    ) -> Option<Picked> {
+        let (picked, lacks) = self.complete(seeker, state, families, seed);
+        (lacks.is_empty() && picked.has_of(state)).then_some(picked)
     }
 
-    /// `want` addresses of a family from the pool, or from the one it is paired with.
-    pub(super) fn supply(
+    /// As many of `families` as a pool can give and, if it gives one, the pool that it is paired with; and what is lacking.
+    pub(super) fn complete(
+        &self,
+        seeker: &Seeker<'_>,
+        state: &PoolState,
+        families: &[IpFamily],
+        seed: &[(IpAddr, Arc<str>)],
+    ) -> (Picked, Vec<(IpFamily, Lack)>) {
+        let mut picked = Picked { ips: seed.to_vec(), reserved: 0 };
+        let want = |family: IpFamily| {
+            let has = seed.iter().filter(|(ip, _)| IpFamily::of(*ip) == family).count();
+            seeker.request.per_family.saturating_sub(has)
+        };
+        let mut lacks = Vec::new();
+        for family in families {
+            if let Err(lack) = self.pick_all(seeker, state, *family, want(*family), &mut picked) {
+                lacks.push((*family, lack));
+            }
+        }
+        if !lacks.is_empty()
+            && picked.has_of(state)
+            && let Some(pair) = self.pair_of(state, seeker.service)
+        {
+            lacks.retain_mut(|(family, lack)| {
+                let found = self.pick_all(seeker, pair, *family, want(*family), &mut picked);
+                if let (Err(of_pair), Lack::Missing) = (found, *lack) {
+                    *lack = of_pair;
+                }
+                found.is_err()
+            });
+        }
+        (picked, lacks)
+    }
+
+    /// `want` addresses of a family of one pool, or none and why.
+    pub(super) fn pick_all(
         &self,
         seeker: &Seeker<'_>,
         state: &PoolState,
@@ -135,16 +167,12 @@ impl Allocator {
         picked: &mut Picked,
     ) -> Result<(), Lack> {
         let (before, reserved) = (picked.ips.len(), picked.reserved);
-        let Err(lack) = self.pick(seeker, state, family, want, picked) else { return Ok(()) };
-        let Some(pair) = self.pair_of(state, seeker.service) else { return Err(lack) };
-        picked.ips.truncate(before);
-        picked.reserved = reserved;
-        match self.pick(seeker, pair, family, want, picked) {
-            Ok(()) => Ok(()),
-            Err(Lack::Missing) => Err(lack),
-            Err(of_pair) if lack == Lack::Missing => Err(of_pair),
-            Err(_) => Err(lack),
+        let found = self.pick(seeker, state, family, want, picked);
+        if found.is_err() {
+            picked.ips.truncate(before);
+            picked.reserved = reserved;
         }
+        found
     }
 
     /// The pool that may give the family that this one lacks.
@@ -154,7 +182,7 @@ impl Allocator {
     }
 
     /// Up to `want` addresses of a family of one pool; `Err`: why there are fewer.
-    pub(super) fn pick(
+    fn pick(
         &self,
         seeker: &Seeker<'_>,
         state: &PoolState,

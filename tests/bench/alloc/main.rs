@@ -1,0 +1,133 @@
+//! What allocation costs: time and memory at a million used addresses, per strategy and where it hurts. `tests/bench/run alloc`
+//! builds and calls it; nothing passes or fails by it.
+//!
+//! `bench-alloc [--quick]`
+#![expect(unsafe_code, reason = "a global allocator that counts what is in use")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+mod memory;
+mod scene;
+
+use std::time::{Duration, Instant};
+
+use ferrocast_core::{alloc::Allocator, config::Strategy};
+
+use crate::{
+    memory::in_use,
+    scene::{Scene, removed, service, services},
+};
+
+/// Addresses in use, and what "quick" makes of it.
+const USED: u32 = 1_000_000;
+const QUICK_USED: u32 = 100_000;
+/// Services that come and go, one batch each, once so many addresses are in use.
+const CHURN: u32 = 20_000;
+/// Services in one batch while the pool is filled: what a busy watch brings together.
+const BATCH: usize = 1_000;
+/// The goal for one allocation, microseconds.
+const GOAL_US: f64 = 2.0;
+
+/// One line of the table.
+struct Row {
+    name: &'static str,
+    scene: Scene,
+    /// How many Services hold an address; several share one in some scenes.
+    used: u32,
+}
+
+/// What one scene cost.
+struct Cost {
+    /// One allocation of many in a batch, while the pool is filled.
+    filled_us: f64,
+    /// One allocation in a batch of its own at the end, with as many releases.
+    alone_us: f64,
+    /// Taking a configuration in that changes everything.
+    config: Duration,
+    octets_per_service: f64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing counted here comes near 2^53")]
+fn measure(row: &Row) -> Cost {
+    let mut allocator = Allocator::new(None);
+    drop(allocator.apply(vec![row.scene.change()], 0));
+    let all = services(&row.scene, 0..row.used);
+    let before = in_use();
+    let mut filling = Duration::ZERO;
+    for batch in all.chunks(BATCH) {
+        let batch = batch.to_vec();
+        let began = Instant::now();
+        drop(allocator.apply(batch, 0));
+        filling += began.elapsed();
+    }
+    let octets = in_use().saturating_sub(before);
+    let usage = allocator.usage();
+    let used: u64 = usage.values().map(|u| u.used_v4 + u.used_v6).sum();
+    assert!(used * u64::from(row.scene.sharers) >= u64::from(row.used), "{}: {used} in use", row.name);
+    let mut alone = Duration::ZERO;
+    for n in 0..CHURN {
+        // Numbers that jump about, so that nothing is in a cache by luck.
+        let leaving = removed(n.wrapping_mul(2_654_435_761) % row.used);
+        let coming = service(&row.scene, row.used + n);
+        let began = Instant::now();
+        drop(allocator.apply(vec![leaving], i64::from(n)));
+        drop(allocator.apply(vec![coming], i64::from(n)));
+        alone += began.elapsed();
+    }
+    let change = row.scene.held();
+    let began = Instant::now();
+    drop(allocator.apply(vec![change], 0));
+    let config = began.elapsed();
+    let micros = |time: Duration, count: u32| time.as_secs_f64() * 1e6 / f64::from(count);
+    Cost {
+        filled_us: micros(filling, row.used),
+        alone_us: micros(alone, CHURN),
+        config,
+        octets_per_service: octets as f64 / f64::from(row.used),
+    }
+}
+
+fn rows(used: u32) -> Vec<Row> {
+    let row = |name, scene| Row { name, scene, used };
+    let mut rows = Vec::new();
+    let strategies = [
+        ("First, a /8 without .0 and .255", Strategy::First),
+        ("LeastRecentlyUsed, a /8", Strategy::LeastRecentlyUsed),
+        ("HashedByName, a /8", Strategy::HashedByName),
+    ];
+    for (name, strategy) in strategies {
+        rows.push(row(name, Scene::of_slash_8(strategy)));
+    }
+    rows.push(row("HashedByName, an IPv6 /64", Scene::of_slash_64(Strategy::HashedByName)));
+    rows.push(row("HashedByName, 500 ranges", Scene::of_ranges(Strategy::HashedByName, used)));
+    rows.push(row("HashedByName, full but the last address", Scene::full(Strategy::HashedByName, used)));
+    rows.push(row("First, full but the last address", Scene::full(Strategy::First, used)));
+    rows.push(row("First, 4 Services share each address", Scene::of_slash_8(Strategy::First).shared_by(4)));
+    rows.push(row("First, one sharing key, every port the same", Scene::of_slash_8(Strategy::First).one_key()));
+    rows.push(row("First, 1,000 reservations and quotas", Scene::of_slash_8(Strategy::First).reserved(1_000)));
+    rows
+}
+
+fn main() {
+    let quick = std::env::args().any(|word| word == "--quick");
+    let used = if quick { QUICK_USED } else { USED };
+    println!("Allocation at {used} Services with an address. Goal: {GOAL_US} µs per allocation, amortised.");
+    println!(
+        "{:<46} {:>12} {:>18} {:>16} {:>14}",
+        "", "µs, in 1,000s", "µs, one by one", "octets/Service", "new config, ms"
+    );
+    for row in rows(used) {
+        let cost = measure(&row);
+        println!(
+            "{:<46} {:>12.2} {:>18.2} {:>16.0} {:>14.0}",
+            row.name,
+            cost.filled_us,
+            cost.alone_us,
+            cost.octets_per_service,
+            cost.config.as_secs_f64() * 1e3
+        );
+    }
+    println!(
+        "\"One by one\": a Service goes and another comes, each in a batch of its own; both together are one allocation."
+    );
+    println!("\"New config\": the pool is gone and all addresses are held, the Services are judged one by one.");
+}
