@@ -65,13 +65,21 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
-fn options() -> serde_saphyr::Options {
+/// Does a word consist of a y or an n alone? `kubectl` takes these for texts, but yes, no, on and off for booleans; what reads YAML here
+/// takes all of them for booleans, or none.
+fn has_letter_of_doubt(text: &str) -> bool {
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ':' | '{' | '}' | '[' | ']');
+    text.split(ends).any(|word| matches!(word, "y" | "Y" | "n" | "N"))
+}
+
+fn options(text: &str) -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();
     (budget.max_events, budget.max_nodes) = (2 * NODES_MAX, NODES_MAX);
     budget.max_total_scalar_bytes = TEXT_LEN_MAX;
     let mut options = serde_saphyr::Options::default();
     options.budget = Some(budget);
     options.with_snippet = false;
+    options.strict_booleans = has_letter_of_doubt(text);
     options
 }
 
@@ -88,7 +96,7 @@ impl Document<'_> {
 
     /// Reads it as a `T`, so that the fault, if there is one, has the line of the field.
     pub(super) fn decode<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, Fault> {
-        serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| {
+        serde_saphyr::from_str_with_options(self.text, options(self.text)).map_err(|error| {
             let within = error.location().map_or(1, |location| location.line().max(1));
             Fault { line: self.line + within - 1, message: format!("{what}{}", plain(&error.to_string())) }
         })
@@ -131,6 +139,13 @@ mod tests {
             let want: Vec<(u64, String)> = want.into_iter().map(|(line, text)| (line, text.to_owned())).collect();
             assert_eq!(lines(text), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn single_letters_are_texts_and_words_are_booleans_as_kubectl_has_it() {
+        let read = |text: &str| documents(text)[0].value().unwrap().to_string();
+        assert_eq!(read("a: n\nb: {c: y, d: true}\n"), r#"{"a":"n","b":{"c":"y","d":true}}"#);
+        assert_eq!(read("a: no\nb: on\n"), r#"{"a":false,"b":true}"#);
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl fmt::Display for ReadError {
     }
 }
 
+/// Group and kind, namespace, name.
+type ObjectName = (String, Arc<str>, Arc<str>);
+/// File and line.
+type Place = (Arc<str>, u64);
+
 /// What manifests say.
 #[derive(Debug, Default)]
 pub struct Manifests {
@@ -122,7 +127,7 @@ pub struct Manifests {
     /// What could not be read, in the order of files and lines.
     pub errors: Vec<ReadError>,
     /// Where each object stands, to tell of a second one.
-    places: BTreeMap<(String, Arc<str>, Arc<str>), (Arc<str>, u64)>,
+    places: BTreeMap<ObjectName, Place>,
     /// Names of nodes in endpoints, each once.
     names: BTreeSet<Arc<str>>,
 }

@@ -247,6 +247,8 @@ pub fn configuration<'a>(old: &World, new: &'a World) -> Vec<&'a Verdict> {
     new.verdicts.iter().filter(differs).collect()
 }
 
+/// What is announced of a prefix on either side.
+type BeforeAndAfter = (Option<Arc<Announcement>>, Option<Arc<Announcement>>);
 /// One prefix that two snapshots of a node do not have in common.
 type Changed = (IpNet, Option<Arc<Announcement>>, Option<Arc<Announcement>>);
 
@@ -335,7 +337,7 @@ fn changed(old: &Fleet, before: Option<usize>, new: &Fleet, after: Option<usize>
 
 /// Every prefix of either side.
 fn everything(old: &Fleet, before: Option<usize>, new: &Fleet, after: Option<usize>) -> Vec<Changed> {
-    let mut all: BTreeMap<IpNet, (Option<Arc<Announcement>>, Option<Arc<Announcement>>)> = BTreeMap::new();
+    let mut all: BTreeMap<IpNet, BeforeAndAfter> = BTreeMap::new();
     for (prefix, announcement) in before.iter().flat_map(|at| &old.members[*at].desired.announcements) {
         all.entry(*prefix).or_default().0 = Some(announcement.clone());
     }

@@ -73,6 +73,9 @@ pub(super) fn speaker_address(i: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 11_u8.saturating_add(u8::try_from(i).unwrap_or(u8::MAX)))
 }
 
+/// Endpoint counts as a node sees them, the nodes that endpoints are on, and the Services for which they are assumed.
+type SeenEndpoints = (OrdMap<ServiceKey, Endpoints>, OrdMap<ServiceKey, Arc<[NodeId]>>, Vec<ServiceKey>);
+
 /// Names of the nodes and where their views are.
 pub(super) struct NodeViews {
     /// The node's name.
@@ -258,11 +261,7 @@ impl Cluster {
     }
 
     /// Endpoint counts as `node` sees them, the nodes they are on, and the Services for which they are assumed.
-    fn endpoints(
-        &self,
-        services: &OrdMap<ServiceKey, Arc<Service>>,
-        node: &str,
-    ) -> (OrdMap<ServiceKey, Endpoints>, OrdMap<ServiceKey, Arc<[NodeId]>>, Vec<ServiceKey>) {
+    fn endpoints(&self, services: &OrdMap<ServiceKey, Arc<Service>>, node: &str) -> SeenEndpoints {
         let slices = &self.memory.manifests.slices;
         let mut index = EndpointsIndex::default();
         let digest = |service: &ServiceKey, rows: &[_]| rows_digest(service.clone(), rows, node);

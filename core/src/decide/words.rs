@@ -1,6 +1,4 @@
 //! Decisions in words, with what mattered.
-use std::fmt::Write as _;
-
 use super::{AddressDecision, Context, Party, PoolRight, Reason, contradiction, pool_of};
 use crate::{
     config::{BgpAdvertisement, any_selector_matches},
@@ -134,11 +132,8 @@ fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: 
 
 /// `BGPAdvertisement "a", "b"`
 fn names<'a>(advertisements: impl Iterator<Item = &'a BgpAdvertisement>) -> String {
-    let mut text = "BGPAdvertisement".to_owned();
-    for (i, advertisement) in advertisements.enumerate() {
-        let _ = write!(text, "{} {:?}", if i == 0 { "" } else { "," }, advertisement.name);
-    }
-    text
+    let names: Vec<String> = advertisements.map(|advertisement| format!("{:?}", advertisement.name)).collect();
+    format!("BGPAdvertisement {}", names.join(", "))
 }
 
 fn labels(labels: &Labels) -> String {

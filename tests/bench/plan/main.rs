@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (now, change) = (dir.path().join("now"), dir.path().join("change.yaml"));
     generate(&now, services, nodes)?;
-    fs::write(&change, applied(services))?;
+    fs::write(&change, applied(services)?)?;
     let (now, change) = (now.display().to_string(), change.display().to_string());
     println!(
         "{services} Services ({} Local) with {ENDPOINTS} endpoints each, {nodes} nodes, 3 peers",
@@ -208,7 +208,7 @@ fn slice(text: &mut String, i: usize, nodes: usize) -> Result<()> {
 }
 
 /// What is applied: an edited advertisement, and new Services, a hundredth of those there are.
-fn applied(services: usize) -> String {
+fn applied(services: usize) -> Result<String> {
     let mut text = String::from(
         "apiVersion: metallb.io/v1beta1
 kind: BGPAdvertisement
@@ -217,11 +217,11 @@ spec: {nodeSelectors: [{matchLabels: {rack: r1}}], communities: [\"64512:300\"]}
 ",
     );
     for i in 0..services / 100 {
-        let _ = write!(
+        write!(
             text,
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: new{i}, namespace: ns0}}\n\
              spec: {{type: LoadBalancer, selector: {{app: new{i}}}, ports: [{{port: 80}}]}}\n"
-        );
+        )?;
     }
-    text
+    Ok(text)
 }
