@@ -152,7 +152,6 @@ fn routes_follow_from_manifests() {
 }
 
 #[test]
-#[ignore = "needs pool policies, reservations and held addresses in the allocation"]
 fn policies_reservations_and_held_addresses_follow_from_manifests() {
     run("plan/later.yaml");
 }

@@ -3,9 +3,14 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ferrocast_core::{
     alloc::{Allocator, Change, Considered, Outcome, PoolUsage},
-    config::{Builder, Config, FormerPool, Problem, Severity},
+    config::{
+        Builder, Config, Living, Networks, OnAddressLoss, Past, Problem, Resources, Severity, Surroundings, carry_over,
+        check_surroundings,
+    },
     model::{AnnotationText, Labels, Node, ObjectKey, Service, ServiceKey},
 };
+
+use imbl::OrdMap;
 
 use super::{
     endpoints::EndpointTable,
@@ -83,6 +88,8 @@ pub struct Planner {
     services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What each Service of ours has and why.
     outcomes: BTreeMap<ServiceKey, Arc<Outcome>>,
+    /// What the configuration in force was built from, and the Namespaces then.
+    past: (Resources, OrdMap<Arc<str>, Arc<Labels>>),
 }
 
 impl Planner {
@@ -98,6 +105,7 @@ impl Planner {
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            past: Default::default(),
         }
     }
 
@@ -116,13 +124,16 @@ impl Planner {
     /// The state that the objects lead to, after what was before.
     #[must_use]
     pub fn advance(&mut self, objects: &Objects) -> World {
-        let mut config = self.builder.build(&objects.resources());
-        config.former = self.former(&config);
+        let resources = objects.resources();
+        let mut config = self.builder.build(&resources);
+        let (nodes, made_up) = nodes(objects, self.settings.nodes);
         config.problems.extend(unsupported_problems(&config));
+        config.problems.extend(surroundings_problems(&resources, &config, objects, &nodes));
         config.problems.sort();
+        config.problems.dedup();
+        self.carry_over(&mut config, resources, objects);
         let config = Arc::new(config);
         self.allocate(objects, &config);
-        let (nodes, made_up) = nodes(objects, self.settings.nodes);
         let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
         let (endpoints, assumed) = EndpointTable::new(objects, &names, self.settings.assume_endpoints);
         let (services, others) = self.split(objects);
@@ -145,20 +156,23 @@ impl Planner {
         }
     }
 
-    /// The pools that contained living addresses which no pool contains now: those addresses are held.
-    fn former(&self, new: &Config) -> BTreeMap<IpAddr, Arc<FormerPool>> {
-        let Some(old) = &self.config else { return BTreeMap::new() };
-        let mut former = BTreeMap::new();
-        for ip in self.outcomes.values().flat_map(|outcome| &outcome.ips) {
-            if new.pool_of(*ip).is_some() {
-                continue;
-            }
-            let pool = old
-                .pool_of(*ip)
-                .map(|pool| Arc::new(FormerPool { name: pool.name.clone(), labels: pool.labels.clone() }));
-            former.extend(pool.or_else(|| old.former.get(ip).cloned()).map(|pool| (*ip, pool)));
+    /// Notes what becomes of living addresses that the new configuration takes away, as the running system would.
+    fn carry_over(&mut self, new: &mut Config, resources: Resources, objects: &Objects) {
+        let namespaces: OrdMap<Arc<str>, Arc<Labels>> = all_namespaces(objects).into_iter().collect();
+        if let Some(old) = &self.config {
+            let with_status = |(key, service): (&ServiceKey, &Arc<Service>)| {
+                let mut service = (**service).clone();
+                if let Some(outcome) = self.outcomes.get(key) {
+                    service.ingress.clone_from(&outcome.ips);
+                }
+                (key.clone(), Arc::new(service))
+            };
+            let services: OrdMap<ServiceKey, Arc<Service>> = objects.services.iter().map(with_status).collect();
+            let living = Living { services: &services, namespaces: &namespaces, class: self.settings.class.as_deref() };
+            let past = Past { config: old, resources: &self.past.0, namespaces: &self.past.1 };
+            carry_over(&past, new, &resources, &living, OnAddressLoss::Hold);
         }
-        former
+        self.past = (resources, namespaces);
     }
 
     /// Gives the allocator what changed.
@@ -167,12 +181,7 @@ impl Planner {
         if self.config.as_ref().is_none_or(|old| old != config) {
             changes.push(Change::Config(config.clone()));
         }
-        let mut namespaces: BTreeMap<Arc<str>, Arc<Labels>> = objects.namespaces.clone();
-        for name in objects.services.keys().map(ServiceKey::namespace) {
-            if !namespaces.contains_key(name) {
-                namespaces.insert(name.into(), objects.namespace_labels(name));
-            }
-        }
+        let namespaces = all_namespaces(objects);
         for (name, labels) in &namespaces {
             if self.namespaces.get(name) != Some(labels) {
                 changes.push(Change::Namespace(name.clone(), Some(labels.clone())));
@@ -247,6 +256,33 @@ fn nodes(objects: &Objects, wanted: Option<u16>) -> (Vec<Arc<Node>>, Vec<Arc<str
         made_up.push(name);
     }
     (nodes.into_values().collect(), made_up)
+}
+
+/// The labels of every namespace that is given or has a Service.
+fn all_namespaces(objects: &Objects) -> BTreeMap<Arc<str>, Arc<Labels>> {
+    let mut namespaces: BTreeMap<Arc<str>, Arc<Labels>> = objects.namespaces.clone();
+    for name in objects.services.keys().map(ServiceKey::namespace) {
+        if !namespaces.contains_key(name) {
+            namespaces.insert(name.into(), objects.namespace_labels(name));
+        }
+    }
+    namespaces
+}
+
+/// What is surely a mistake beside these Nodes, Namespaces and Services.
+fn surroundings_problems(
+    resources: &Resources,
+    config: &Config,
+    objects: &Objects,
+    nodes: &[Arc<Node>],
+) -> Vec<Problem> {
+    let around = Surroundings {
+        nodes: &nodes.iter().map(|node| (node.name.clone(), node.clone())).collect(),
+        namespaces: &objects.namespaces.clone().into_iter().collect(),
+        services: &objects.services.clone().into_iter().collect(),
+        networks: Networks::default(),
+    };
+    check_surroundings(resources, config, &around)
 }
 
 /// Peers that are valid but that no session is tried with.

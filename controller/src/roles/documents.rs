@@ -41,12 +41,9 @@ pub(super) fn decisions_document(node: &str, decisions: &Decisions) -> Value {
 
 /// The last changes of the decisions on each Service, the newest last.
 pub(super) fn changes_document(node: &str, decisions: &Decisions) -> Value {
-    let change = |change: &Change| {
-        json!({"at": time(change.at_s), "ip": change.ip, "reason": change.reason.map(Reason::code)})
-    };
-    let of = |(key, record): (&ServiceKey, &Arc<Record>)| {
-        json!({"service": key.as_str(), "changes": record.changes.iter().map(change).collect::<Vec<_>>()})
-    };
+    let change =
+        |change: &Change| json!({"at": time(change.at_s), "ip": change.ip, "reason": change.reason.map(Reason::code)});
+    let of = |(key, record): (&ServiceKey, &Arc<Record>)| json!({"service": key.as_str(), "changes": record.changes.iter().map(change).collect::<Vec<_>>()});
     json!({"node": node, "services": decisions.records.iter().map(of).collect::<Vec<_>>()})
 }
 

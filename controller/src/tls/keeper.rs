@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ferrocast_core::actor::{Actor, ActorError, CancellationToken, chain, sleep_until};
 use k8s_openapi::{
     ByteString,
-    api::{
-        admissionregistration::v1::ValidatingWebhookConfiguration,
-        core::v1::Secret,
-    },
+    api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret},
     jiff::Timestamp,
 };
 use kube::{

@@ -28,8 +28,6 @@ const COLLECTORS: [&str; 2] = [
     "system:serviceaccount:kube-system:namespace-controller",
     "system:serviceaccount:kube-system:generic-garbage-collector",
 ];
-/// Rules whose remedy may come later: what refers to another object is not refused because that is not there yet. As MetalLB's.
-const MAY_COME_LATER: [&str; 4] = ["secretMissing", "bfdProfileMissing", "bfdProfileInvalid", "unknownCommunity"];
 
 /// What is said of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,8 +100,9 @@ fn builder(in_force: Option<&InForce>) -> Builder {
     builder
 }
 
+/// What refers to something that may come later is not refused because that is not there yet, as MetalLB has it.
 fn errors(config: &Config) -> impl Iterator<Item = &Problem> {
-    config.problems.iter().filter(|p| p.severity == Severity::Error && !MAY_COME_LATER.contains(&p.rule))
+    config.problems.iter().filter(|p| p.severity == Severity::Error && !p.may_mend_itself())
 }
 
 /// Judges an edit. `collected`: the object goes with its namespace or its owner.

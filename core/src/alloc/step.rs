@@ -374,7 +374,7 @@ impl Entry {
             Some(foreign) => Outcome {
                 ips: foreign.ips.clone(),
                 pool: foreign.pool.clone(),
-                pools: foreign.ips.iter().map(|ip| self.pool_of(*ip)).collect(),
+                pools: Vec::new(),
                 ..Outcome::default()
             },
             None => Outcome {
