@@ -1,7 +1,7 @@
-//! What allocation costs: time and memory at a million used addresses, per strategy and where it hurts. `tests/bench/run alloc`
-//! builds and calls it; nothing passes or fails by it.
+//! What allocation costs: time and memory at a million used addresses, per strategy and where it hurts. nothing
+//! passes or fails by it.
 //!
-//! `bench-alloc [--quick]`
+//! `tests/bench/run alloc [--quick]`
 #![expect(unsafe_code, reason = "a global allocator that counts what is in use")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
