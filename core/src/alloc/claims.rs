@@ -1,10 +1,11 @@
 //! Which reservations are for which Service.
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
+use super::hash::QuickMap;
 use crate::{
     config::{Config, Reservation, Reserved},
     model::{IpFamily, Service, ServiceKey},
@@ -15,12 +16,12 @@ use crate::{
 pub(super) struct Claims {
     /// In order of name; elsewhere a reservation is its place in this list.
     pub(super) reservations: Vec<Arc<Reservation>>,
-    named: HashMap<ServiceKey, Vec<usize>>,
-    by_namespace: HashMap<Arc<str>, Vec<usize>>,
+    named: QuickMap<ServiceKey, Vec<usize>>,
+    by_namespace: QuickMap<Arc<str>, Vec<usize>>,
     /// Those that look at labels only.
     by_labels: Vec<usize>,
     /// What each Service may use, of those that may use any.
-    of: HashMap<ServiceKey, Box<[usize]>>,
+    of: QuickMap<ServiceKey, Box<[usize]>>,
 }
 
 impl Claims {

@@ -5,6 +5,7 @@ use super::{
     Allocator,
     claims::covers,
     holdings::Sharing,
+    space::rules,
     step::{Batch, Freed},
     waiting::Queue,
 };
@@ -85,7 +86,7 @@ impl Allocator {
         if let Some(key) = held.key()
             && let Some(family) = self.space.family_mut(&pool.name, ip)
         {
-            let signature = held.signature(accounts);
+            let signature = held.signature(rules(pool), accounts);
             if add { family.share(ip, key, signature) } else { family.unshare(ip, key, &signature) }
         }
         for tenant in &held.tenants {

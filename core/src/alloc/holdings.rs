@@ -1,11 +1,11 @@
 //! Who holds which address, and who may join whom.
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
-use super::ledger::AccountId;
+use super::{hash::QuickMap, ledger::AccountId};
 use crate::{
     config::SharingRules,
     model::{Port, Service, ServiceKey, TrafficPolicy},
@@ -66,9 +66,9 @@ pub(super) struct Held {
 /// What decides whether somebody may join an address, besides the sharing key. Many addresses have the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Signature {
-    /// Common to all tenants; `None`: they differ.
+    /// Common to all tenants; `None`: they differ, or it does not matter.
     backend: Option<Box<str>>,
-    /// Common to all tenants; `None`: they differ.
+    /// Common to all tenants; `None`: they differ, or it does not matter.
     namespace: Option<Box<str>>,
     /// The ports in use, sorted.
     ports: Vec<Port>,
@@ -79,12 +79,12 @@ pub(super) struct Signature {
 /// Addresses that can be joined, by sharing key and signature: to find one costs the different signatures of a key, not the
 /// addresses.
 #[derive(Debug, Default)]
-pub(super) struct SharedIndex(HashMap<Box<str>, Vec<(Signature, BTreeSet<u128>)>>);
+pub(super) struct SharedIndex(QuickMap<Box<str>, Vec<(Signature, BTreeSet<u128>)>>);
 
 /// All held addresses.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    by_ip: HashMap<IpAddr, Held>,
+    by_ip: QuickMap<IpAddr, Held>,
 }
 
 impl Holdings {
@@ -185,16 +185,16 @@ impl Held {
         self.tenants.first()?.sharing.as_ref().map(|sharing| &*sharing.key)
     }
 
-    /// What somebody who wants to join has to fit to.
-    pub(super) fn signature(&self, accounts: Vec<AccountId>) -> Signature {
+    /// What somebody who wants to join by these rules has to fit to.
+    pub(super) fn signature(&self, rules: SharingRules, accounts: Vec<AccountId>) -> Signature {
         let first = self.tenants.first();
-        let backend = first.and_then(|t| t.sharing.as_ref()).map(|sharing| sharing.backend.clone());
-        let namespace = first.map(|t| Box::from(t.key.namespace()));
+        let backend = first.filter(|_| !(rules.mixed || self.backends_differ)).and_then(|t| t.sharing.as_ref());
+        let namespace = first.filter(|_| rules.same_namespace && !self.namespaces_differ);
         let mut ports = Vec::with_capacity(self.ports.len());
         ports.extend(self.ports.iter().map(|(port, _)| *port));
         Signature {
-            backend: backend.filter(|_| !self.backends_differ),
-            namespace: namespace.filter(|_| !self.namespaces_differ),
+            backend: backend.map(|sharing| sharing.backend.clone()),
+            namespace: namespace.map(|tenant| tenant.key.namespace().into()),
             ports,
             accounts,
         }

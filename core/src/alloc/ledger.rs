@@ -1,11 +1,11 @@
 //! What is counted: addresses per quota, and addresses that reservations of a number have already given.
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
-use super::{claims::Claims, holdings::Tenant};
+use super::{claims::Claims, hash::QuickMap, holdings::Tenant};
 use crate::{
     config::{Config, Reserved},
     model::{IpFamily, LabelSelector, Labels, ServiceKey},
@@ -42,11 +42,11 @@ pub(super) enum About {
 pub(super) struct Ledger {
     accounts: Vec<Account>,
     /// By pool: its quotas.
-    quotas: HashMap<Arc<str>, Vec<AccountId>>,
+    quotas: QuickMap<Arc<str>, Vec<AccountId>>,
     /// By reservation of a number: its account.
-    of_reservation: HashMap<usize, AccountId>,
+    of_reservation: QuickMap<usize, AccountId>,
     /// By namespace, as far as known: the quotas of all pools whose selector matches it, sorted.
-    by_namespace: HashMap<Box<str>, Arc<[AccountId]>>,
+    by_namespace: QuickMap<Box<str>, Arc<[AccountId]>>,
     /// By pool and family: addresses that are reserved by number and not given yet.
     outstanding: BTreeMap<(Arc<str>, IpFamily), u64>,
     /// By pool and family: the reservations of a number.

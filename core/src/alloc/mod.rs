@@ -2,6 +2,7 @@
 mod choose;
 mod claims;
 mod explain;
+mod hash;
 mod hold;
 mod holdings;
 mod intervals;
@@ -19,7 +20,7 @@ mod tests;
 mod waiting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -29,6 +30,7 @@ use crate::{
     model::{Labels, Service, ServiceKey},
 };
 use claims::Claims;
+use hash::{QuickMap, QuickSet};
 use holdings::Holdings;
 use ledger::Ledger;
 use remember::Remembered;
@@ -159,10 +161,10 @@ pub struct Allocator {
     config: Arc<Config>,
     configured: bool,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
-    /// The Services that are ours.
-    entries: HashMap<ServiceKey, Entry>,
+    /// The Services that are ours. Boxed, for they are taken out and put back while they are worked on.
+    entries: QuickMap<ServiceKey, Box<Entry>>,
     /// Their keys by namespace.
-    by_namespace: HashMap<Box<str>, HashSet<ServiceKey>>,
+    by_namespace: QuickMap<Box<str>, QuickSet<ServiceKey>>,
     /// Services that are not ours and carry an annotation of ours whose removal has been asked for.
     disowned: BTreeSet<ServiceKey>,
     space: Space,
@@ -234,8 +236,8 @@ impl Allocator {
             config: Arc::default(),
             configured: false,
             namespaces: BTreeMap::new(),
-            entries: HashMap::new(),
-            by_namespace: HashMap::new(),
+            entries: QuickMap::default(),
+            by_namespace: QuickMap::default(),
             disowned: BTreeSet::new(),
             space: Space::default(),
             holdings: Holdings::default(),

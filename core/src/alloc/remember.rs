@@ -1,6 +1,6 @@
 //! What is remembered of addresses that were given back: for cool-downs, for who had what, and for the order of reuse.
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -8,6 +8,7 @@ use std::{
 use super::{
     Holder, Memory, RELEASES_MAX,
     claims::{Claims, HeldOf, covers},
+    hash::QuickMap,
 };
 use crate::{
     config::{Config, Release, Reservation, Strategy},
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 struct History {
     by_order: BTreeMap<u64, Release>,
-    by_ip: HashMap<IpAddr, u64>,
+    by_ip: QuickMap<IpAddr, u64>,
     by_service: BTreeMap<ServiceKey, BTreeSet<u64>>,
 }
 
@@ -29,8 +30,8 @@ pub(super) struct Remembered {
     of_policy: BTreeMap<Arc<str>, History>,
     /// By AddressReservation.
     of_reservation: BTreeMap<Arc<str>, History>,
-    /// Addresses of which some release is remembered.
-    recorded: HashSet<IpAddr>,
+    /// By address: where a release of it is remembered.
+    recorded: QuickMap<IpAddr, Vec<Place>>,
     /// By AddressReservation: who has which of its addresses now.
     held: BTreeMap<Arc<str>, HeldOf>,
     /// Addresses that only the Service which had them may get, and until when.
@@ -40,6 +41,13 @@ pub(super) struct Remembered {
     order: u64,
     /// Counts changes of what is to be remembered.
     pub(super) generation: u64,
+}
+
+/// Where releases are remembered: with a policy or with a reservation, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Policy(Arc<str>),
+    Reservation(Arc<str>),
 }
 
 /// One cool-down.
@@ -94,8 +102,16 @@ impl Remembered {
                 });
             }
         }
-        let all = self.of_policy.values().chain(self.of_reservation.values());
-        self.recorded.extend(all.flat_map(|history| history.by_ip.keys()));
+        for (name, history) in &self.of_policy {
+            for ip in history.by_ip.keys() {
+                self.recorded.entry(*ip).or_default().push(Place::Policy(name.clone()));
+            }
+        }
+        for (name, history) in &self.of_reservation {
+            for ip in history.by_ip.keys() {
+                self.recorded.entry(*ip).or_default().push(Place::Reservation(name.clone()));
+            }
+        }
         self.held.clear();
         self.cooling.clear();
         self.ends.clear();
@@ -131,41 +147,47 @@ impl Remembered {
         release: &Release,
         now_s: i64,
     ) -> (bool, Option<IpAddr>) {
-        self.order += 1;
-        self.generation += 1;
-        self.recorded.insert(release.ip);
-        let history = self.of_reservation.entry(reservation.name.clone()).or_default();
-        let forgotten = history.add(self.order, release.clone()).map(|r| r.ip);
-        self.unrecord(forgotten);
+        let forgotten = self.record(Place::Reservation(reservation.name.clone()), release.clone());
         (self.cool(reservation, release, now_s), forgotten)
     }
 
     /// Notes a release in a pool of a policy that reuses the oldest first. Returns its number and the address that is
     /// forgotten for it, if any.
     pub(super) fn released(&mut self, policy: &Arc<str>, release: Release) -> (u64, Option<IpAddr>) {
-        self.order += 1;
-        self.generation += 1;
-        self.recorded.insert(release.ip);
-        let forgotten = self.of_policy.entry(policy.clone()).or_default().add(self.order, release).map(|r| r.ip);
-        self.unrecord(forgotten);
+        let forgotten = self.record(Place::Policy(policy.clone()), release);
         (self.order, forgotten)
     }
 
-    /// Notes that one history has forgotten an address.
-    fn unrecord(&mut self, ip: Option<IpAddr>) {
-        let mut all = self.of_policy.values().chain(self.of_reservation.values());
-        if let Some(ip) = ip.filter(|ip| !all.any(|history| history.by_ip.contains_key(ip))) {
+    fn record(&mut self, place: Place, release: Release) -> Option<IpAddr> {
+        self.order += 1;
+        self.generation += 1;
+        let ip = release.ip;
+        let history = match &place {
+            Place::Policy(name) => self.of_policy.entry(name.clone()).or_default(),
+            Place::Reservation(name) => self.of_reservation.entry(name.clone()).or_default(),
+        };
+        let forgotten = history.add(self.order, release).map(|r| r.ip);
+        if let Some(places) = forgotten.and_then(|ip| self.recorded.get_mut(&ip)) {
+            places.retain(|other| *other != place);
+        }
+        let places = self.recorded.entry(ip).or_insert_with(|| Vec::with_capacity(1));
+        if !places.contains(&place) {
+            places.push(place);
+        }
+        if let Some(ip) = forgotten.filter(|ip| self.recorded.get(ip).is_some_and(Vec::is_empty)) {
             self.recorded.remove(&ip);
         }
+        forgotten
     }
 
     /// Somebody has the address now: when it was given back before does not matter any more.
     pub(super) fn taken(&mut self, ip: IpAddr) {
-        if !self.recorded.remove(&ip) {
-            return;
-        }
-        for history in self.of_policy.values_mut().chain(self.of_reservation.values_mut()) {
-            self.generation += u64::from(history.forget(ip).is_some());
+        for place in self.recorded.remove(&ip).unwrap_or_default() {
+            let history = match place {
+                Place::Policy(name) => self.of_policy.get_mut(&name),
+                Place::Reservation(name) => self.of_reservation.get_mut(&name),
+            };
+            self.generation += u64::from(history.and_then(|history| history.forget(ip)).is_some());
         }
     }
 

@@ -1,6 +1,7 @@
 //! One batch of changes: take in, keep, settle, wake, give, report.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     net::IpAddr,
     sync::Arc,
 };
@@ -18,8 +19,11 @@ use super::{
 };
 use crate::{
     config::Reservation,
-    model::{IpFamily, Service, ServiceKey},
+    model::{FamilyPolicy, IpFamily, Service, ServiceKey},
 };
+
+/// Octets that an ordinary message fills: one address and its pool.
+const WORDS_LEN: usize = 48;
 
 /// What a batch has found so far.
 #[derive(Default)]
@@ -62,12 +66,11 @@ pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>, now_s: i64)
 impl Allocator {
     /// Judges the dirty Services: those that hold an address already before those whose status says so, then by age.
     fn keep(&mut self, batch: &mut Batch) {
-        let mut dirty = std::mem::take(&mut batch.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
+        let dirty = std::mem::take(&mut batch.dirty);
         let entries = dirty.iter().filter_map(|key| self.entries.get(key));
         let mut order: Vec<_> = entries.map(|e| (e.ips.is_empty(), e.service.clone())).collect();
-        order.sort_unstable_by(|(a, of_a), (b, of_b)| (a, age(of_a)).cmp(&(b, age(of_b))));
+        order.sort_by(|(a, of_a), (b, of_b)| (a, age(of_a)).cmp(&(b, age(of_b))));
+        order.dedup_by(|(_, a), (_, b)| a.key == b.key);
         for (_, service) in order {
             let Some(mut entry) = self.entries.remove(&service.key) else { continue };
             self.keep_one(&mut entry, batch);
@@ -255,6 +258,11 @@ impl Allocator {
 
     /// Has the Service fewer addresses than it wants, none of which it chose itself?
     fn wants_another(&self, entry: &Entry) -> bool {
+        let service = &entry.service;
+        let modest = service.annotations.addresses_per_family.is_none();
+        if modest && service.family_policy != Some(FamilyPolicy::PreferDualStack) {
+            return false;
+        }
         let (Ok(need), Ok(request)) = (request::need(&entry.service), self.request_of(&entry.service)) else {
             return false;
         };
@@ -287,7 +295,8 @@ impl Allocator {
     fn report(&mut self, batch: Batch) -> Vec<Effect> {
         let mut effects: Vec<Effect> = batch.gone.into_iter().map(|key| (key, None)).collect();
         let mut changed = batch.changed;
-        changed.sort_unstable();
+        // They come as few runs that are nearly in order, which a stable sort makes use of.
+        changed.sort();
         changed.dedup();
         for key in changed {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
@@ -409,11 +418,16 @@ impl Entry {
         if !matches!(self.code, "allocated" | "held") {
             return self.message.clone();
         }
-        let of = |ip: &IpAddr| match self.held.iter().find(|(held, _)| held == ip) {
-            Some((_, why)) => format!("{ip} is held: {why}"),
-            None => format!("{ip} from pool {:?}", self.pool_of(*ip)),
-        };
-        let mut words = self.ips.iter().map(of).collect::<Vec<_>>().join(", ");
+        let mut words = String::with_capacity(WORDS_LEN);
+        for ip in &self.ips {
+            let comma = if words.is_empty() { "" } else { ", " };
+            // Writing into a String does not fail.
+            let written = match self.held.iter().find(|(held, _)| held == ip) {
+                Some((_, why)) => write!(words, "{comma}{ip} is held: {why}"),
+                None => write!(words, "{comma}{ip} from pool \"{}\"", self.pool_of(*ip)),
+            };
+            debug_assert!(written.is_ok(), "a String takes everything");
+        }
         if !self.message.is_empty() {
             words.push_str("; ");
             words.push_str(&self.message);

@@ -43,13 +43,13 @@ impl Allocator {
         let namespace = service.key.namespace();
         self.ledger.learn(namespace, &self.namespaces, false);
         if !self.by_namespace.contains_key(namespace) {
-            self.by_namespace.insert(namespace.into(), std::collections::HashSet::new());
+            self.by_namespace.insert(namespace.into(), super::QuickSet::default());
         }
         if let Some(keys) = self.by_namespace.get_mut(namespace) {
             keys.insert(service.key.clone());
         }
         batch.dirty.push(service.key.clone());
-        self.entries.insert(service.key.clone(), Entry::new(service, self.arrivals));
+        self.entries.insert(service.key.clone(), Box::new(Entry::new(service, self.arrivals)));
     }
 
     fn take_in_config(&mut self, config: Arc<Config>, now_s: i64, batch: &mut Batch) {
