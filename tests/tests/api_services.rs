@@ -39,7 +39,7 @@ async fn a_new_service_costs_two_patches_and_one_event(world: &mut World) -> Res
     let controller = world.controller(&site, "0").await?;
     site.allocate(&site.service("first"), 1).await?; // from here on it leads and is warm
     site.wait_for_event("first", &["IPAllocated"]).await?;
-    let before = world.writes()?;
+    let before = world.settled().await?;
     let names = ["a", "b", "c", "d", "e"];
     for name in names {
         world.cluster.apply(&site.service(name).object()).await?;
@@ -71,15 +71,15 @@ async fn a_service_that_is_no_load_balancer_any_more_loses_annotation_and_addres
     world.cluster.apply(&waiting.object()).await?;
     site.wait_for_event("waiting", &["AllocationFailed"]).await?;
 
-    let before = world.writes()?;
+    let before = world.settled().await?;
     let mut inner = service.object();
     inner["spec"] =
         json!({"type": "ClusterIP", "selector": {"app": "changing"}, "ports": [{"name": "http", "port": 80}]});
     world.cluster.apply(&inner).await?;
     site.wait_for_annotation("changing", None).await?;
     site.wait_for("waiting", &["192.0.2.1"]).await?;
-    // One patch for each of the two Services, one Event for the one that got something.
-    world.wait_for_writes(before, 2, 1).await?;
+    // One patch and one of the condition for each of the two Services, one Event for the one that got something.
+    world.wait_for_writes(before, 4, 1).await?;
     site.wait_for("changing", &[]).await?;
 
     world.cluster.delete(&waiting.object()).await?;
@@ -121,13 +121,13 @@ async fn a_status_that_somebody_else_changed_is_put_right_by_one_patch(world: &m
     for ingress in
         [json!(null), json!([{"ip": "192.0.2.9"}]), json!([{"ip": "192.0.2.0"}, {"hostname": "example.com"}])]
     {
-        let before = world.writes()?;
+        let before = world.settled().await?;
         world.cluster.merge_status(&object, &json!({"loadBalancer": {"ingress": ingress}})).await?;
         site.wait_for_ingress("victim", &json!([{"ip": "192.0.2.0", "ipMode": "VIP"}])).await?;
         let told = u64::from(ingress[0]["ip"] != "192.0.2.0"); // that it has its address again
         world.wait_for_writes(before, 2, told).await?; // the test's own and the answer
     }
-    let before = world.writes()?;
+    let before = world.settled().await?;
     world.cluster.merge(&object, &json!({"metadata": {"annotations": {ANNOTATION: null}}})).await?;
     site.wait_for_annotation("victim", Some("pool")).await?;
     world.wait_for_other_writes(before, 1, 0, 1).await?;
@@ -290,9 +290,17 @@ async fn a_namespaced_pool_follows_the_labels_of_namespaces(world: &mut World) -
     world.cluster.merge(&namespace(&site.name), &label(json!("red"))).await?;
     site.wait_for("tenant", &["192.0.2.0"]).await?;
     world.cluster.merge(&namespace(&site.name), &label(json!("blue"))).await?;
-    site.wait_for("tenant", &[]).await?;
-    site.wait_for_annotation("tenant", None).await?;
-    site.wait_for_event("tenant", &["ClearAssignment", "192.0.2.0", "pool red not compatible"]).await?;
+    // The edit takes the right to the address, not the address; somebody else of that namespace gets none.
+    eventually("the address is held", CONVERGENCE_TIME_MAX, async || {
+        let service = serde_json::to_value(world.cluster.service(&site.name, "tenant").await?)?;
+        let conditions = service.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        ensure!(conditions.iter().any(|c| c["type"] == "ferrocast.io/AddressHeld"), "not yet: {conditions:?}");
+        Ok(())
+    })
+    .await?;
+    site.wait_for("tenant", &["192.0.2.0"]).await?;
+    world.cluster.apply(&site.service("late").object()).await?;
+    site.wait_for_event("late", &["AllocationFailed", "\"red\" is for other namespaces"]).await?;
     end([controller]).await
 }
 

@@ -121,6 +121,7 @@ async fn furnished(world: &World, name: &str) -> Result<(Site, Ferrocast)> {
     for name in ["plain", "both", "shares", "old"] {
         site.wait_for_event(name, &["IPAllocated"]).await?;
     }
+    world.settled().await?;
     Ok((site, controller))
 }
 
@@ -163,7 +164,7 @@ async fn a_restart_writes_nothing(world: &mut World) -> Result<()> {
     ensure!(events_now == events, "Events were {events}, are {events_now}");
     // Standing warnings may be offered once more; the API server knows them by name and refuses.
     let refused = 2;
-    world.wait_for_writes(writes, 1, 1 + refused).await?;
+    world.wait_for_writes(writes, 2, 1 + refused).await?; // the probe's address and condition
     end([controller]).await
 }
 
@@ -181,8 +182,9 @@ async fn a_restart_after_the_pool_was_renamed_and_grown_moves_nothing(world: &mu
     addresses.insert("waiting".to_owned(), vec!["192.0.2.4".to_owned()]);
     let now = world.cluster.all_addresses(&site.name).await?;
     ensure!(now == addresses, "addresses should be {addresses:?}, are {now:?}");
-    // A patch for each Service; an Event for the one that got something, and a standing warning that is refused.
-    world.wait_for_writes(writes, 5, 2).await?;
+    // A patch for each Service, and one for the condition of the one that got something; an Event for that, and a standing
+    // warning that is refused.
+    world.wait_for_writes(writes, 6, 2).await?;
     end([controller]).await
 }
 
@@ -201,7 +203,7 @@ async fn a_type_changed_while_no_controller_ran_costs_the_annotation(world: &mut
     controller.restart()?;
     site.wait_for("heir", &["192.0.2.1"]).await?;
     site.wait_for_annotation("changing", None).await?;
-    world.wait_for_writes(writes, 2, 1).await?;
+    world.wait_for_writes(writes, 4, 1).await?; // of each Service the annotation or address, and the condition
     end([controller]).await
 }
 
@@ -260,11 +262,11 @@ async fn a_leader_that_was_stopped_writes_nothing_when_it_goes_on(world: &mut Wo
     let took = succession(world, &site, &mut leader, "STOP").await?;
     ensure!(took <= TAKE_OVER_MAX_S, "it took {took} s");
     site.wait_for_event("after", &["IPAllocated"]).await?;
-    let writes = world.writes()?;
+    let writes = world.settled().await?;
     leader.process().signal("CONT")?;
     wait_for_log(&leader, &["WARN", "leadership lost"]).await?;
     site.allocate(&site.service("again"), 1).await?;
-    world.wait_for_writes(writes, 1, 1).await?;
+    world.wait_for_writes(writes, 2, 1).await?; // address and condition
     ensure!(leader.metric("ferrocast_leader")? < 1.0, "it leads again");
     leader.get("/readyz")?;
     end([leader, standby]).await

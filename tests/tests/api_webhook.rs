@@ -208,15 +208,15 @@ async fn a_held_address_stays_held_over_a_restart(world: &mut World) -> Result<(
     world.cluster.delete(&site.pool("pool", &[])).await?;
     wait_for_held(&site, world, "a", true).await?;
     controller.process().terminate().await?;
-    controller.restart()?;
-    controller.wait_until_ready().await?;
-    // A Service of somebody else's address is neither held nor touched.
+    // A Service that comes with somebody else's address is neither held nor touched.
     let foreign = site.service("foreign");
     world.cluster.apply(&foreign.object()).await?;
     world
         .cluster
         .merge_status(&foreign.object(), &json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}))
         .await?;
+    controller.restart()?;
+    controller.wait_until_ready().await?;
     eventually("it is said that the address is not ours", CONVERGENCE_TIME_MAX, async || {
         let found = condition(&site, world, "foreign", "ferrocast.io/AddressNotOurs").await?;
         ensure_that(found.is_some(), || "not yet".to_owned())
@@ -253,15 +253,14 @@ async fn a_namespace_with_living_pools_can_be_deleted(world: &mut World) -> Resu
 async fn a_lost_certificate_is_made_anew(world: &mut World) -> Result<()> {
     let site = world.site("certified").await?;
     let controller = with_webhook(world, &site).await?;
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ferrocast-webhook-cert", "namespace": SYSTEM_NAMESPACE},
-    });
     let bundle = async || -> Result<String> {
         let of = ["get", "validatingwebhookconfiguration", "ferrocast-webhook", "-o", "jsonpath={..caBundle}"];
         world.plane.kubectl(&of, None)
     };
     let before = bundle().await?;
-    world.cluster.delete(&secret).await?;
+    world
+        .plane
+        .kubectl(&["delete", "secret", "ferrocast-webhook-cert", "-n", SYSTEM_NAMESPACE, "--wait=false"], None)?;
     eventually("another certificate is trusted", CONVERGENCE_TIME_MAX, async || {
         let now = bundle().await?;
         ensure_that(now != before && !now.is_empty(), || "not yet".to_owned())

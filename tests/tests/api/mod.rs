@@ -16,7 +16,7 @@ use ferrocast_tests::lab::CONVERGENCE_TIME_MAX;
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
 use ferrocast_tests::process::{free_port, sh, tail};
 use ferrocast_tests::runner::Context;
-use ferrocast_tests::wait::{eventually, throughout};
+use ferrocast_tests::wait::{eventually, pause, throughout};
 use k8s_openapi::api::rbac::v1 as rbac;
 use kube::Api;
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 pub(crate) const HOST: &str = "10.99.0.1";
 /// How long nothing may happen before a test believes that nothing more will, ms: many times what a write takes.
 const QUIET_MS: u64 = 1_000;
+/// Longer than a condition waits for what follows from a change, ms.
+const SETTLED_MS: u64 = 2_000;
 /// The annotation that Ferrocast writes.
 pub(crate) const ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
 
@@ -131,6 +133,21 @@ impl World {
         Ok(Writes { patches, events: requests("POST", "events"), other: all - patches })
     }
 
+    /// Waits until nothing has been written for a while: conditions follow what they tell of after a second.
+    pub(crate) async fn settled(&self) -> Result<Writes> {
+        let mut before = self.writes()?;
+        eventually("nothing is written any more", CONVERGENCE_TIME_MAX, async || {
+            pause(Duration::from_millis(SETTLED_MS)).await;
+            let now = self.writes()?;
+            let quiet = now == before;
+            before = now;
+            ensure!(quiet, "still writing");
+            Ok(())
+        })
+        .await?;
+        Ok(before)
+    }
+
     /// Waits until exactly these writes were made since `before`, and sees that no more follow.
     pub(crate) async fn wait_for_writes(&self, before: Writes, patches: u64, events: u64) -> Result<()> {
         self.wait_for_other_writes(before, patches, events, 0).await
@@ -157,7 +174,7 @@ impl World {
 }
 
 /// Requests counted by the API server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Writes {
     /// Of `services/status`.
     patches: u64,
