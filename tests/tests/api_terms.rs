@@ -194,6 +194,7 @@ async fn a_type_changed_while_no_controller_ran_costs_the_annotation(world: &mut
     let mut controller = world.controller(&site, "0").await?;
     site.allocate(&site.service("changing"), 1).await?;
     site.wait_for_annotation("changing", Some("pool")).await?;
+    world.settled().await?;
     controller.process().terminate().await?;
     let mut inner = site.service("changing").object();
     inner["spec"] = json!({"type": "ClusterIP", "ports": [{"name": "http", "port": 80}]});

@@ -10,12 +10,23 @@ use ferrocast_tests::audit::{self, Right};
 use ferrocast_tests::cases;
 use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
+use ferrocast_tests::process::free_port;
 use ferrocast_tests::runner::{self, Context};
 use ferrocast_tests::wait::{ensure_that, eventually};
 use serde_json::{Value, json};
 
 /// How long a standby may take to win a released Lease and allocate.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
+
+/// The API server's and the controllers' address in the lab.
+const HUB: &str = "10.99.0.1";
+
+/// The first pool of the lab's configuration.
+fn base_pool_name() -> Result<String> {
+    let configuration = base_configuration();
+    let pool = configuration.iter().find(|object| object["kind"] == "IPAddressPool").context("no pool")?;
+    Ok(pool["metadata"]["name"].as_str().context("no name")?.to_owned())
+}
 
 fn main() -> ExitCode {
     let cases = cases![every_granted_right_is_used_and_no_other_is_asked_for];
@@ -70,6 +81,22 @@ fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
 async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) -> Result<()> {
     let lab = &mut bed.0;
     lab.start_ferrocast(2).await?;
+    // Both replicas have a webhook; the API server asks the first.
+    let mut ports = Vec::new();
+    for controller in &mut lab.controllers {
+        let port = free_port()?;
+        controller.process().terminate().await?;
+        controller.set_arguments(&[&format!("--webhook={HUB}:{port}"), "--webhook-host", HUB]);
+        controller.restart()?;
+        ports.push(port);
+    }
+    lab.plane.use_webhook(&format!("https://{HUB}:{}/validate", ports[0]))?;
+    for speaker in &mut lab.speakers {
+        speaker.process().terminate().await?;
+        speaker.set_arguments(&["--service-bgp-status"]);
+        speaker.restart()?;
+        speaker.wait_until_ready().await?;
+    }
     eventually("the product looked for configuration elsewhere", CONVERGENCE_TIME_MAX, async || {
         let looked = audit::requests(&lab.plane)?;
         let found =
@@ -77,7 +104,18 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
         ensure_that(found, || "not yet".to_owned())
     })
     .await?;
-    lab.cluster.apply_all(&base_configuration()).await?;
+    eventually("the webhook lets configuration pass", CONVERGENCE_TIME_MAX, async || {
+        lab.cluster.apply_all(&base_configuration()).await
+    })
+    .await?;
+    // What must be remembered of releases stands in these.
+    let pool = base_pool_name()?;
+    let policy = json!({"ipAddressPools": [pool], "strategy": "LeastRecentlyUsed"});
+    lab.cluster.apply(&objects::config(CONFIG_NAMESPACE, "PoolPolicy", "careful", policy)).await?;
+    let reservation = json!({
+        "pool": pool, "count": 1, "family": "IPv4", "for": {"services": [{"namespace": "default", "name": "reserved"}]},
+    });
+    lab.cluster.apply(&objects::config(CONFIG_NAMESPACE, "AddressReservation", "kept", reservation)).await?;
     // The speakers alone see Secrets, and say in an Event that this one is missing.
     let spec = json!({
         "myASN": SPEAKER_ASN, "peerASN": SPEAKER_ASN, "peerAddress": "10.99.0.13", "passwordSecret": {"name": "missing"},
@@ -89,6 +127,17 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
     lab.apply_service(&service, &NODES).await?;
     let address = lab.cluster.wait_for_addresses("default", "first", 1).await?.remove(0);
     lab.wait_for_hops(&host_route(&address), &NODES).await?;
+    lab.apply_service(&Service::named("reserved"), &NODES).await?;
+    lab.cluster.wait_for_addresses("default", "reserved", 1).await?;
+    lab.apply_service(&Service::named("released"), &NODES).await?;
+    lab.cluster.wait_for_addresses("default", "released", 1).await?;
+    eventually("its status is written by every node", CONVERGENCE_TIME_MAX, async || {
+        let statuses = lab.cluster.list("metallb.io/v1beta1", "ServiceBGPStatus", CONFIG_NAMESPACE).await?;
+        ensure_that(statuses.len() >= 3 * NODES.len(), || format!("{} of them", statuses.len()))
+    })
+    .await?;
+    lab.cluster.delete(&Service::named("released").object()).await?;
+    lab.cluster.delete(&objects::config(CONFIG_NAMESPACE, "BGPPeer", "secretless", json!({}))).await?;
     for index in 0..2 {
         lab.controllers[index].process().terminate().await?;
         let name = format!("with-another-leader-{index}");
@@ -111,7 +160,10 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
     for kind in ["ipaddresspools", "bgppeers", "bgpadvertisements", "communities", "l2advertisements", "bfdprofiles"] {
         lab.plane.kubectl(&["delete", "crd", &format!("{kind}.metallb.io")], None)?;
     }
-    lab.plane.kubectl(&["delete", "crd", "bgppeerpolicies.ferrocast.io"], None)?;
+    lab.plane.kubectl(&["delete", "validatingwebhookconfiguration", "ferrocast-webhook"], None)?;
+    for kind in ["bgppeerpolicies", "poolpolicies", "addressreservations", "speakerstatuses"] {
+        lab.plane.kubectl(&["delete", "crd", &format!("{kind}.ferrocast.io")], None)?;
+    }
     let granted = granted(lab)?;
     let compared = eventually("the rights granted are those used", CONVERGENCE_TIME_MAX, async || {
         let requests = audit::requests(&lab.plane)?;

@@ -207,7 +207,7 @@ fn service_row<'a>(world: &'a World, service: &'a Service, sorted: &'a mut Vec<I
     let pool_of = |ip: &IpAddr| {
         let outcome = outcome?;
         let place = outcome.ips.iter().position(|own| own == ip)?;
-        outcome.pools.get(place).map(|pool| &**pool)
+        outcome.pools.get(place).map(|pool| &**pool).filter(|pool| !pool.is_empty())
     };
     let mut address_pools: Vec<Option<&str>> = sorted.iter().map(pool_of).collect();
     if address_pools.iter().all(Option::is_none) {

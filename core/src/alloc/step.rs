@@ -383,7 +383,7 @@ impl Entry {
             Some(foreign) => Outcome {
                 ips: foreign.ips.clone(),
                 pool: foreign.pool.clone(),
-                pools: Vec::new(),
+                pools: foreign.ips.iter().map(|ip| self.pool_of(*ip)).collect(),
                 ..Outcome::default()
             },
             None => Outcome {
