@@ -54,10 +54,11 @@ impl Allocator {
             return self.choose_requested(&seeker, near);
         }
         let pools = self.candidates(service, &request.pool);
-        if let Ok(pools) = &pools
-            && let Some(found) = self.choose_near(&seeker, near, pools)
-        {
-            return Ok(found);
+        if !near.is_empty() {
+            let pools = pools?;
+            let found = self.choose_near(&seeker, near, &pools);
+            // What it had stands in the way of another choice until it has been given up.
+            return found.ok_or_else(|| Refusal::new("waiting", String::new()));
         }
         let reserved = self.with_reservations(service, &request.pool);
         for families in need.choices() {
@@ -160,6 +161,10 @@ impl Allocator {
                 refusal
             })?;
         }
+        self.check_numbers(seeker, &found, near).map_err(|mut refusal| {
+            refusal.interest.ips.clone_from(ips);
+            refusal
+        })?;
         self.check_quotas(seeker, &found)?;
         Ok(found)
     }
@@ -209,20 +214,39 @@ impl Allocator {
             return reserved(format!("kept for {} by releaseAfter of AddressReservation {name:?}", cooling.service));
         }
         if let Some(held) = self.config.pools.get(pool)
+            && !self.holdings.is_held_by(ip, key)
             && let Err(clash) = self.holdings.check(ip, seeker.service, seeker.sharing.as_deref(), rules(held))
         {
             return Err(Refusal::new(clash.code, clash.message));
         }
-        let outstanding = u128::from(self.ledger.outstanding(pool, IpFamily::of(ip)));
-        let own = claims.iter().filter_map(|index| self.ledger.of_reservation(*index)).any(|id| {
-            let account = self.ledger.get(id);
-            let of_family = matches!(account.about, About::Reservation(_, f) if f == IpFamily::of(ip));
-            of_family && account.pool == *pool && account.used < account.max
-        });
-        let general =
-            !self.holdings.is_held(ip) && family.reservation_of(ip).is_none() && self.remembered.cooling(ip).is_none();
-        if general && !own && !had && family.general_free() <= outstanding {
-            return reserved(format!("free, but all that is free in pool {pool:?} is reserved for others"));
+        Ok(())
+    }
+
+    /// Do these addresses leave as many free as are reserved by number for others? `near`: those that the Service had.
+    fn check_numbers(&self, seeker: &Seeker<'_>, found: &[(IpAddr, Arc<str>)], near: &[IpAddr]) -> Result<(), Refusal> {
+        let mut taken: BTreeMap<(&Arc<str>, IpFamily), u64> = BTreeMap::new();
+        for (ip, pool) in found {
+            let listed = self.space.family(pool, *ip).is_some_and(|family| family.reservation_of(*ip).is_some());
+            let free = !self.holdings.is_held(*ip) && self.remembered.cooling(*ip).is_none();
+            if free && !listed && !near.contains(ip) {
+                *taken.entry((pool, IpFamily::of(*ip))).or_default() += 1;
+            }
+        }
+        for ((pool, family), count) in taken {
+            let all = self.ledger.outstanding(pool, family);
+            let accounts = self.claims.of(&seeker.service.key).iter().filter_map(|r| self.ledger.of_reservation(*r));
+            let own = accounts.map(|id| self.ledger.get(id)).filter(|account| {
+                account.pool == *pool && matches!(account.about, About::Reservation(_, f) if f == family)
+            });
+            let mine: u64 = own.map(|account| account.max.saturating_sub(account.used)).sum();
+            let free = self.space.pools.get(pool).map_or(0, |state| state.family(family).general_free());
+            let spare = free.saturating_sub(u128::from(all)).saturating_add(u128::from(mine));
+            if u128::from(count) > spare {
+                let ips = quoted(&seeker.request.ips);
+                let message = format!("{ips} is free, but all that is free in pool {pool:?} is reserved for others");
+                let interest = Interest { queues: vec![Queue::Pool(pool.clone(), family)], ..Interest::default() };
+                return Err(Refusal { code: "addressReserved", message, interest });
+            }
         }
         Ok(())
     }
@@ -252,7 +276,6 @@ impl Allocator {
         let mut seed = Choice::new();
         for ip in near {
             let pool = self.config.pool_of(*ip)?;
-            self.holdings.check(*ip, seeker.service, seeker.sharing.as_deref(), rules(pool)).ok()?;
             seed.push((*ip, pool.name.clone()));
         }
         seeker.need.choices().iter().find_map(|families| {
@@ -310,8 +333,9 @@ impl Allocator {
         let mut groups: Vec<(Lack, Vec<IpFamily>, Vec<String>)> = Vec::new();
         for state in pools {
             let Some(lacking) = self.lacking(seeker, state) else { continue };
-            // With both families required, one that is missing is enough to wait for.
-            let awaited = if seeker.need == Need::Both { 1 } else { lacking.len() };
+            // With both families required from one pool, one that is missing is enough to wait for.
+            let alone = self.pair_of(state, seeker.service).is_none();
+            let awaited = if alone && seeker.need == Need::Both { 1 } else { lacking.len() };
             for (family, lack) in lacking.iter().take(awaited) {
                 interest.queues.extend(self.interest(seeker, state, *family, *lack).queues);
             }

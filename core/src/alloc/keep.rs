@@ -18,8 +18,8 @@ use crate::{
 pub(super) enum Verdict {
     /// It gets none, whatever is free.
     Nothing { code: &'static str, message: String, note: Option<Note> },
-    /// Its status holds an address that is not ours: the status stays as it is. `ours`: those in it that are.
-    Foreign { ours: Vec<Kept>, message: String },
+    /// Its status holds an address that is not ours: the status stays as it is, less what is ours and it may not have.
+    Foreign { ours: Vec<Kept>, given_up: Vec<IpAddr>, message: String },
     /// It keeps these. `invalid`: what is wrong with its request all the same, with the Event that says so.
     Keep { kept: Vec<Kept>, invalid: Option<(String, Note)> },
     /// It has none, or not those that it needs, which `note` tells. `near`: those it had and might keep.
@@ -53,12 +53,9 @@ impl Allocator {
     pub(super) fn judge(&self, entry: &Entry) -> Verdict {
         let service = &*entry.service;
         let known = entry.outcome.is_some() && entry.foreign.is_none();
-        let mut current = if known { entry.ips.clone() } else { service.ingress.clone() };
-        current.sort_unstable();
-        current.dedup();
-        let rights: Vec<(IpAddr, Right)> = current.iter().map(|ip| (*ip, self.right(entry, *ip))).collect();
+        let rights = self.rights(entry, if known { &entry.ips } else { &service.ingress });
         if let Some((ip, _)) = rights.iter().find(|(_, right)| matches!(right, Right::Foreign)) {
-            return self.foreign(service, *ip, &rights);
+            return self.foreign(service, *ip, &self.rights(entry, &service.ingress));
         }
         if rights.is_empty() && self.config.pools.is_empty() && self.config.pools_unknown.is_empty() {
             return Verdict::Nothing { code: "noPools", message: no_pools().message, note: None };
@@ -82,34 +79,48 @@ impl Allocator {
         }
     }
 
+    /// The rights to addresses, in order.
+    fn rights(&self, entry: &Entry, ips: &[IpAddr]) -> Vec<(IpAddr, Right)> {
+        let mut ips = ips.to_vec();
+        ips.sort_unstable();
+        ips.dedup();
+        let former = self.wish_lost(entry, &ips);
+        ips.into_iter().map(|ip| (ip, self.right(entry, ip, former.as_ref()))).collect()
+    }
+
     /// What the Service asks for.
     pub(super) fn request_of(&self, service: &Service) -> Result<Request, String> {
         request::request(service, &|ip| self.config.pool_of(ip).map_or(1, |pool| per_family_max(pool)))
     }
 
-    /// May the Service keep an address that it has, as far as the configuration goes?
-    fn right(&self, entry: &Entry, ip: IpAddr) -> Right {
+    /// May the Service keep an address that it has, as far as the configuration goes? `former`: the pool that it asks for and
+    /// that contains none of its addresses any more.
+    fn right(&self, entry: &Entry, ip: IpAddr, former: Option<&Arc<str>>) -> Right {
         let service = &*entry.service;
         let kept = |pool: Option<Arc<str>>, held| Right::Kept(Kept { ip, pool, held });
+        // By what it asks for, it is known again after a restart.
+        let of = |pool: &Arc<str>| former.unwrap_or(pool).clone();
         let moved = || {
             self.config.moved.contains(&(service.key.clone(), ip)).then(|| {
                 let why = ": the configuration takes it away and its owner wants it moved";
                 Right::Lost(not_allowed(ip, why).message)
             })
         };
+        if entry.foreign.as_ref().is_some_and(|foreign| foreign.has_given_up(ip)) {
+            return Right::Lost(not_allowed(ip, ": it has been given up").message);
+        }
         if let Some(pool) = self.config.pool_of(ip) {
             if let Some(why) = self.lost_by_own_change(entry, ip) {
                 return Right::Lost(why);
             }
             if !self.allows(pool, service) {
                 let why = format!("the serviceAllocation of pool {:?} excludes this Service now", pool.name);
-                return moved().unwrap_or_else(|| kept(Some(pool.name.clone()), Some(why)));
+                return moved().unwrap_or_else(|| kept(Some(of(&pool.name)), Some(why)));
             }
-            return match self.wished_elsewhere(entry, ip, &pool.name) {
-                // The Service asks for the pool that it was given from: an edit took the address out of that pool.
+            return match former {
                 Some(former) => {
                     let why = format!("pool {former:?}, which the Service asks for, does not contain it any more");
-                    moved().unwrap_or_else(|| kept(Some(former), Some(why)))
+                    moved().unwrap_or_else(|| kept(Some(former.clone()), Some(why)))
                 }
                 None => kept(Some(pool.name.clone()), None),
             };
@@ -119,7 +130,7 @@ impl Allocator {
         }
         if let Some(former) = self.config.former.get(&ip) {
             let why = format!("pool {:?} does not contain it any more", former.name);
-            return kept(Some(former.name.clone()), Some(why));
+            return kept(Some(of(&former.name)), Some(why));
         }
         if !self.config.pools_unknown.is_empty() {
             // While a pool object exists that we cannot read, the address may be of that pool: it stays.
@@ -146,13 +157,14 @@ impl Allocator {
         (matches(before) && !matches(now)).then(|| not_allowed(ip, &format!(": {why}")).message)
     }
 
-    /// The pool that an address was given from and that the Service asks for, if another contains the address now.
-    fn wished_elsewhere(&self, entry: &Entry, ip: IpAddr, pool: &Arc<str>) -> Option<Arc<str>> {
+    /// The pool that the Service asks for and that its addresses were given from, if an edit took all of them out of it.
+    fn wish_lost(&self, entry: &Entry, ips: &[IpAddr]) -> Option<Arc<str>> {
         let wished = entry.service.annotations.address_pool.as_ref().filter(|a| !a.value.is_empty())?;
-        if *wished.value == **pool || self.paired(&wished.value, pool) {
-            return None;
-        }
-        self.pool_remembered(entry, ip).filter(|remembered| **remembered == *wished.value)
+        let own = |pool: &str| *pool == *wished.value || self.paired(&wished.value, pool);
+        // The annotation tells the pool of the first address, so that counts for all.
+        let given = self.pool_remembered(entry, *ips.first()?).filter(|pool| own(pool))?;
+        let now = ips.iter().filter_map(|ip| self.config.pool_of(*ip)).any(|pool| own(&pool.name));
+        (!now).then(|| if *given == *wished.value { given } else { Arc::from(&*wished.value) })
     }
 
     /// The pool that an address was given from.
@@ -164,19 +176,19 @@ impl Allocator {
 
     /// The status stays as it is: what in it is ours is held, what is not is told.
     fn foreign(&self, service: &Service, ip: IpAddr, rights: &[(IpAddr, Right)]) -> Verdict {
-        let mut ours = Vec::new();
+        let (mut ours, mut given_up) = (Vec::new(), Vec::new());
         for (ip, right) in rights {
-            if let Right::Kept(kept) = right
-                && self.check_kept(*ip, service).is_ok()
-            {
-                ours.push(kept.clone());
+            match right {
+                Right::Foreign => {}
+                Right::Kept(kept) if self.check_kept(*ip, service).is_ok() => ours.push(kept.clone()),
+                Right::Kept(_) | Right::Lost(_) => given_up.push(*ip),
             }
         }
         let message = format!(
             "{:?} in the status never was in a pool of ours: it is neither announced nor changed; take it out of the status to get another, or add it to a pool",
             ip.to_string()
         );
-        Verdict::Foreign { ours, message }
+        Verdict::Foreign { ours, given_up, message }
     }
 
     fn judge_current(&self, entry: &Entry, need: Need, request: &Request, rights: Vec<(IpAddr, Right)>) -> Verdict {
@@ -190,6 +202,10 @@ impl Allocator {
                 Right::Foreign => {}
             }
         }
+        if let Need::One(family) = need {
+            kept.retain(|one| IpFamily::of(one.ip) == family);
+        }
+        trim(&mut kept, request);
         if let Some(why) = lost {
             let near = kept.iter().filter(|one| one.held.is_none()).map(|one| one.ip).collect();
             return Verdict::Seek { note: Some(cleared(&all, &why)), near };
@@ -199,10 +215,6 @@ impl Allocator {
         {
             return Verdict::Seek { note: Some(cleared(&all, &why)), near: Vec::new() };
         }
-        if let Need::One(family) = need {
-            kept.retain(|one| IpFamily::of(one.ip) == family);
-        }
-        trim(&mut kept, request);
         let ips: Vec<IpAddr> = kept.iter().map(|one| one.ip).collect();
         let has = |family: IpFamily| ips.iter().any(|ip| IpFamily::of(*ip) == family);
         if ips.is_empty() || (need == Need::Both && !(has(IpFamily::V4) && has(IpFamily::V6))) {
@@ -219,7 +231,8 @@ impl Allocator {
             let pool = one.pool.as_deref();
             pool == Some(&*request.pool) || pool.is_some_and(|pool| self.paired(&request.pool, pool))
         };
-        let elsewhere = !request.pool.is_empty() && !kept.iter().all(wished);
+        // One that came from a paired pool stays when the pair is parted.
+        let elsewhere = !request.pool.is_empty() && !kept.iter().any(wished);
         if elsewhere || (!request.ips.is_empty() && request.ips != ips) {
             return Verdict::Seek { note: None, near: ips };
         }
@@ -228,7 +241,7 @@ impl Allocator {
 
     /// May the Service hold an address that its status says it has, beside those who hold it? One who holds it already does
     /// not have to ask again: an edit of the rules takes nothing away.
-    fn check_kept(&self, ip: IpAddr, service: &Service) -> Result<(), String> {
+    pub(super) fn check_kept(&self, ip: IpAddr, service: &Service) -> Result<(), String> {
         if self.holdings.is_held_by(ip, &service.key) {
             return Ok(());
         }

@@ -215,15 +215,31 @@ struct Entry {
 /// What a status with an address that is not ours says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Foreign {
+    /// What it says.
+    seen: Vec<IpAddr>,
+    /// What it should say: the same, less what is ours and the Service may not have.
     ips: Vec<IpAddr>,
     /// The annotation.
     pool: Option<Arc<str>>,
 }
 
 impl Foreign {
-    fn of(service: &Service) -> Self {
+    /// Of a Service that has to give up some of it.
+    fn of(service: &Service, given_up: &[IpAddr]) -> Self {
         let annotated = service.annotations.allocated_from_pool.as_ref().filter(|a| !a.deprecated);
-        Self { ips: service.ingress.clone(), pool: annotated.map(|a| Arc::from(&*a.value)) }
+        let seen = service.ingress.clone();
+        let ips = seen.iter().filter(|ip| !given_up.contains(ip)).copied().collect();
+        Self { seen, ips, pool: annotated.map(|a| Arc::from(&*a.value)) }
+    }
+
+    /// Does the status of the Service still say the same?
+    fn is_of(&self, service: &Service) -> bool {
+        let now = Self::of(service, &[]);
+        self.seen == now.seen && self.pool == now.pool
+    }
+
+    fn has_given_up(&self, ip: IpAddr) -> bool {
+        self.seen.contains(&ip) && !self.ips.contains(&ip)
     }
 }
 

@@ -28,6 +28,7 @@ const WORDS_LEN: usize = 48;
 /// What a batch has found so far.
 #[derive(Default)]
 pub(super) struct Batch {
+    now_s: i64,
     /// Services to judge, perhaps several times.
     pub(super) dirty: Vec<ServiceKey>,
     /// Addresses whose holders, or their ports or keys, changed, or that may be given out again.
@@ -51,7 +52,7 @@ pub(super) struct Freed {
 }
 
 pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>, now_s: i64) -> Vec<Effect> {
-    let mut batch = Batch::default();
+    let mut batch = Batch { now_s, ..Batch::default() };
     allocator.take_in(changes, now_s, &mut batch);
     if allocator.configured {
         allocator.thaw_due(&mut batch, now_s);
@@ -88,7 +89,8 @@ impl Allocator {
             Verdict::Keep { kept, .. } | Verdict::Foreign { ours: kept, .. } => kept,
             Verdict::Nothing { .. } | Verdict::Seek { .. } => &[],
         };
-        for ip in entry.ips.iter().filter(|ip| !kept.iter().any(|one| one.ip == **ip)) {
+        let near: &[IpAddr] = if let Verdict::Seek { near, .. } = &verdict { near } else { &[] };
+        for ip in entry.ips.iter().filter(|ip| !kept.iter().any(|one| one.ip == **ip) && !near.contains(ip)) {
             self.let_go(*ip, &service.key, batch);
         }
         entry.clear();
@@ -100,10 +102,10 @@ impl Allocator {
             Verdict::Nothing { code, message, note } => {
                 (entry.code, entry.message, entry.failure) = (code, message, note);
             }
-            Verdict::Foreign { message, .. } => {
+            Verdict::Foreign { message, given_up, .. } => {
                 let note = Note { kind: NoteType::Warning, reason: "AddressNotOurs", message: message.clone() };
                 (entry.code, entry.message, entry.failure) = ("addressNotOurs", message, Some(note));
-                entry.foreign = Some(Foreign::of(&service));
+                entry.foreign = Some(Foreign::of(&service, &given_up));
             }
             Verdict::Keep { invalid: Some((message, note)), .. } => {
                 (entry.code, entry.message, entry.failure) = ("invalidRequest", message, Some(note));
@@ -114,7 +116,12 @@ impl Allocator {
                 }
             }
             Verdict::Seek { note, near } => {
-                (entry.code, entry.near) = ("waiting", near);
+                // Nobody else gets what it might keep before that is decided.
+                entry.code = "waiting";
+                entry.near = near.into_iter().filter(|ip| self.check_kept(*ip, &service).is_ok()).collect();
+                for ip in entry.near.clone() {
+                    self.hold(ip, &service, batch);
+                }
                 if note.is_some() {
                     (entry.cleared, entry.cleared_now) = (note, true);
                 }
@@ -228,19 +235,37 @@ impl Allocator {
     fn seek(&mut self, entry: &mut Entry, batch: &mut Batch) {
         let service = entry.service.clone();
         let (Ok(need), Ok(request)) = (request::need(&service), self.request_of(&service)) else { return };
-        let found = if entry.ips.is_empty() {
+        let mut found = if entry.ips.is_empty() {
             self.choose(&service, need, &request, &entry.near)
         } else {
             self.choose_additional(entry, need, &request)
         };
+        if found.is_err() && !entry.near.is_empty() {
+            self.give_up_near(entry, &[], batch);
+            found = self.choose(&service, need, &request, &[]);
+        }
         match found {
             Ok(found) => self.give_to(entry, found, batch),
             Err(refusal) => self.wait(entry, refusal),
         }
     }
 
+    /// Gives up what the Service had and could not keep, before others are served.
+    fn give_up_near(&mut self, entry: &mut Entry, found: &[(IpAddr, Arc<str>)], batch: &mut Batch) {
+        for ip in std::mem::take(&mut entry.near) {
+            if !found.iter().any(|(kept, _)| *kept == ip) {
+                self.let_go(ip, &entry.service.key, batch);
+            }
+        }
+        self.settle(batch, batch.now_s);
+        self.wake(batch);
+    }
+
     fn give_to(&mut self, entry: &mut Entry, found: Choice, batch: &mut Batch) {
         let service = entry.service.clone();
+        if !entry.near.is_empty() {
+            self.give_up_near(entry, &found, batch);
+        }
         for (ip, _) in found.iter().filter(|(ip, _)| !entry.ips.contains(ip)) {
             self.hold(*ip, &service, batch);
             self.wake_for(*ip, batch);

@@ -1,7 +1,7 @@
 //! Taking changes in: what they mean for who is to be judged anew.
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Allocator, Change, Entry, Foreign, holdings::Sharing, step::Batch};
+use super::{Allocator, Change, Entry, holdings::Sharing, step::Batch};
 use crate::{
     config::{Config, Pool, PoolPolicy, Reservation},
     model::{Labels, Service, ServiceAnnotations, ServiceKey},
@@ -97,7 +97,7 @@ impl Allocator {
         let old = std::mem::replace(&mut entry.service, service.clone());
         if same_wishes(&old, &service) {
             // While the status holds what is not ours, whatever it says counts.
-            if entry.foreign.as_ref().is_some_and(|foreign| *foreign != Foreign::of(&service)) {
+            if entry.foreign.as_ref().is_some_and(|foreign| !foreign.is_of(&service)) {
                 batch.dirty.push(key);
             }
             return None;

@@ -201,6 +201,15 @@ fn address_that_never_was_in_a_pool_is_left_alone() {
             want: &[("d/a", "fc00::1,10.0.0.0 p addressNotOurs"), ("d/b", "10.0.0.1 p allocated")],
         },
         Case {
+            name: "but what is ours beside it is given up with the right to it",
+            script: &[
+                "pools p 10.0.0.0/30; d/a dual require at=10.0.0.0,fc00::1 share=k ports=1; d/b v4 at=10.0.0.0 share=k ports=2",
+                "d/a dual require at=10.0.0.0,fc00::1 ports=1",
+                "ns d a=b; d/a dual require at=10.0.0.0,fc00::1 from=p ports=1",
+            ],
+            want: &[("d/a", "fc00::1 p addressNotOurs"), ("d/b", "10.0.0.0 p allocated")],
+        },
+        Case {
             name: "even if the Service is headless, asks for nonsense, or there is no pool",
             script: &["pools ; d/a none at=192.0.2.1; d/b v4 ips=oops at=192.0.2.1; d/c v4 at=192.0.2.1"],
             want: &[

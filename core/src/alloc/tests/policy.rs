@@ -324,6 +324,14 @@ fn paired_pool_gives_the_family_that_is_lacking() {
             want: &[("d/a", "10.0.0.0,fc00:: p allocated")],
         },
         Case {
+            name: "also by a Service that asks for one of them",
+            script: &[
+                "pools p 10.0.0.0/30 pair=q / q fc00::/126; d/a dual require pool=p",
+                "pools p 10.0.0.0/30 / q fc00::/126",
+            ],
+            want: &[("d/a", "10.0.0.0,fc00:: p allocated")],
+        },
+        Case {
             name: "a range that moves to another pool leaves a Service with both",
             script: &["pools p 10.0.0.0/30,fc00::/126; d/a dual require", "pools p 10.0.0.0/30 / q fc00::/126"],
             want: &[("d/a", "10.0.0.0,fc00:: p allocated ~ fc00:: from pool \"q\"")],

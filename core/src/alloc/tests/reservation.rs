@@ -151,6 +151,13 @@ fn reserved_number_of_addresses_stays_free_for_whom_it_is_reserved() {
             ],
         },
         Case {
+            name: "not by a request for several",
+            script: &[
+                "pools p 10.0.0.0/30 perfam=2 / res r p 3:v4 ns=e; d/a v4 ips=10.0.0.0,10.0.0.1; d/b v4 ips=10.0.0.3",
+            ],
+            want: &[("d/a", "- - addressReserved"), ("d/b", "10.0.0.3 p allocated")],
+        },
+        Case {
             name: "not by request either",
             script: &["pools p 10.0.0.0/30 / res r p 2:v4 ns=e; d/a v4; d/b v4", "d/c v4 ips=10.0.0.3"],
             want: &[("d/c", "- - addressReserved ~ all that is free in pool \"p\" is reserved")],
