@@ -107,9 +107,16 @@ async fn nothing_is_written_or_announced_at_rest_and_a_restart_writes_nothing(be
         ensure_that(whole.count() == NODES.len(), || format!("{statuses:?}"))
     })
     .await?;
+    // Counts of pools are written at most every ten seconds.
+    eventually("the pool's status has all addresses", STANDING_TIME_MAX, async || {
+        let pools = lab.cluster.list("metallb.io/v1beta1", "IPAddressPool", CONFIG_NAMESPACE).await?;
+        let whole = pools.iter().any(|pool| pool.data["status"]["assignedIPv4"] == SERVICES);
+        ensure_that(whole, || format!("{:?}", pools.iter().map(|pool| &pool.data["status"]).collect::<Vec<_>>()))
+    })
+    .await?;
     let writes = written(lab)?;
     let patches = writes.iter().filter(|request| request.resource == "services/status").count();
-    ensure!(patches == SERVICES, "{patches} status patches for {SERVICES} Services");
+    ensure!(patches == 2 * SERVICES, "{patches} patches of address and condition for {SERVICES} Services");
 
     let (cpu_before, updates_before) = (cpus(lab)?, updates(lab)?);
     pause(REST).await;
@@ -129,7 +136,8 @@ async fn nothing_is_written_or_announced_at_rest_and_a_restart_writes_nothing(be
     let new: Vec<_> = written(lab)?.split_off(writes.len());
     let about_others: Vec<_> = new
         .iter()
-        .filter(|request| !request.name.starts_with("probe") && request.resource != "speakerstatuses/status")
+        .filter(|request| !request.name.starts_with("probe"))
+        .filter(|request| !["speakerstatuses/status", "ipaddresspools/status"].contains(&&*request.resource))
         .collect();
     ensure!(about_others.is_empty(), "written by a restart: {about_others:#?}");
     Ok(())

@@ -94,12 +94,9 @@ struct Tally<'a> {
 }
 
 fn announced(subject: &Subject<'_>, around: &Circumstances) -> ServiceCondition {
-    let Subject { service, outcome, .. } = subject;
+    let outcome = subject.outcome;
     if outcome.ips.is_empty() {
         return condition(ANNOUNCED, false, outcome.code, outcome.message.clone());
-    }
-    if service.ingress.is_empty() {
-        return condition(ANNOUNCED, false, "noIPAllocated", "the address is not in the status yet".to_owned());
     }
     let tally = tally(subject, around);
     let (nodes, all) = (tally.announcing.len(), around.nodes.len());

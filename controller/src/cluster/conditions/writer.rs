@@ -109,6 +109,9 @@ impl Work {
             let foreign = service.is_load_balancer && !service.is_ours(around.class.as_deref());
             return (!foreign && !service.is_load_balancer).then(Vec::new);
         };
+        if !outcome.ips.is_empty() && service.ingress.is_empty() {
+            return None; // its address is under way, and what there is to say with it
+        }
         let others = self.others(key);
         let nodes = self.view.endpoint_nodes.get(key).cloned().unwrap_or_default();
         let endpoints = (self.anywhere(key), &*nodes);
