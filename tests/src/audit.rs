@@ -74,8 +74,11 @@ pub fn rights(requests: &[Request]) -> BTreeSet<Right> {
     let right = |request: &Request| {
         let Request { account, verb, group, resource, namespace, .. } = request.clone();
         // A right in a ClusterRole is meant for all namespaces; which one a Service's status is in does not matter.
-        let namespace =
-            if ["services/status", "events"].contains(&resource.as_str()) { String::new() } else { namespace };
+        let namespace = if ["services/status", "events", "namespaces"].contains(&resource.as_str()) {
+            String::new()
+        } else {
+            namespace
+        };
         (account, namespace, group, resource, verb)
     };
     requests.iter().filter(|request| !request.resource.is_empty()).map(right).collect()

@@ -138,6 +138,11 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
     .await?;
     lab.cluster.delete(&Service::named("released").object()).await?;
     lab.cluster.delete(&objects::config(CONFIG_NAMESPACE, "BGPPeer", "secretless", json!({}))).await?;
+    eventually("the pool's status counts its addresses", CONVERGENCE_TIME_MAX, async || {
+        let pools = lab.cluster.list("metallb.io/v1beta1", "IPAddressPool", CONFIG_NAMESPACE).await?;
+        ensure_that(pools.iter().any(|pool| pool.data["status"]["assignedIPv4"] == 2), || "not yet".to_owned())
+    })
+    .await?;
     for index in 0..2 {
         lab.controllers[index].process().terminate().await?;
         let name = format!("with-another-leader-{index}");
