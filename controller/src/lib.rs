@@ -69,7 +69,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "ferrocast", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Validate(args) => return validate::run(&args),
+        Command::Validate(args) => return validate::run(args),
         Command::PrepareStateDir(args) => {
             state::prepare(&args.dir, args.uid, args.gid)
                 .with_context(|| format!("cannot prepare {}", args.dir.display()))?;

@@ -37,6 +37,9 @@ pub struct Circumstances {
     pub speakers: Option<OrdMap<Arc<str>, SpeakerBrief>>,
 }
 
+/// A Service that shares an address, its serving endpoints anywhere, and the nodes that have some.
+pub type Other = (Arc<Service>, u32, Arc<[NodeId]>);
+
 /// A Service, and those that share an address with it under different traffic policies.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -47,7 +50,7 @@ pub struct Subject<'a> {
     /// Its serving endpoints anywhere, and the nodes that have some.
     pub endpoints: (u32, &'a [NodeId]),
     /// The others, with their endpoints.
-    pub others: &'a [(Arc<Service>, u32, Arc<[NodeId]>)],
+    pub others: &'a [Other],
 }
 
 fn party<'a>(service: &'a Service, anywhere: u32, nodes: &'a [NodeId], node: NodeId) -> Party<'a> {

@@ -8,7 +8,7 @@ use std::{
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     decide::Sharers,
-    model::{Endpoints, NodeId, Service, ServiceCondition, ServiceKey},
+    model::{Endpoints, ServiceCondition, ServiceKey},
     view::{ClusterView, Source},
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -23,7 +23,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Speakers,
-    summary::{Circumstances, Subject, conditions},
+    summary::{Circumstances, Other, Subject, conditions},
 };
 use crate::{allocator::Plan, cluster::lease::Leadership};
 
@@ -89,7 +89,7 @@ impl Work {
         Some(key)
     }
 
-    fn others(&self, key: &ServiceKey) -> Vec<(Arc<Service>, u32, Arc<[NodeId]>)> {
+    fn others(&self, key: &ServiceKey) -> Vec<Other> {
         let found = self.sharers.of(key).into_iter().filter_map(|other| {
             let service = self.view.services.get(&other)?.clone();
             Some((service, self.anywhere(&other), self.view.endpoint_nodes.get(&other).cloned().unwrap_or_default()))
@@ -337,20 +337,21 @@ mod tests {
     #[test]
     fn patch_names_only_what_differs_and_keeps_the_time_of_the_last_transition() {
         let (a, b) = (condition("a", "True", "x"), condition("b", "False", "y"));
+        let has = std::slice::from_ref(&a);
         let now = Timestamp::from_second(1).unwrap();
-        assert_eq!(patch_for(&[a.clone()], &[a.clone()], now), None);
+        assert_eq!(patch_for(has, has, now), None);
         assert_eq!(
-            patch_for(&[a.clone()], &[a.clone(), b], now).unwrap(),
+            patch_for(has, &[a.clone(), b], now).unwrap(),
             json!({"status": {"conditions": [{"type": "b", "status": "False", "reason": "r", "message": "y",
                 "lastTransitionTime": "1970-01-01T00:00:01Z"}]}})
         );
         let other = condition("a", "True", "z");
         assert_eq!(
-            patch_for(&[a.clone()], &[other], now).unwrap(),
+            patch_for(has, &[other], now).unwrap(),
             json!({"status": {"conditions": [{"type": "a", "status": "True", "reason": "r", "message": "z"}]}})
         );
         assert_eq!(
-            patch_for(&[a], &[], now).unwrap(),
+            patch_for(has, &[], now).unwrap(),
             json!({"status": {"conditions": [{"$patch": "delete", "type": "a"}]}})
         );
     }
