@@ -111,7 +111,7 @@ pub struct ControllerArgs {
     /// Namespace of the certificates and of what tells who may trust them. Without it: that of the Lease.
     #[arg(long, value_name = "NAMESPACE")]
     pub certificate_namespace: Option<String>,
-    /// Where to serve the validating webhook over TLS, e.g. [::]:9443. Without it there is none.
+    /// Where to serve the validating webhook over TLS, for instance `[::]:9443`. Without it there is none.
     #[arg(long, value_name = "ADDR:PORT")]
     pub webhook: Option<SocketAddr>,
     /// Name of the ValidatingWebhookConfiguration that is told to trust the webhook's certificate.

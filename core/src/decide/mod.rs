@@ -120,7 +120,7 @@ pub fn decide(service: &Service, endpoints: Endpoints, context: &Context) -> Dec
 ///
 /// Others matter only for addresses of pools whose policy lets Services of different traffic policies share
 /// ([`SharingRules::mixed`](crate::config::SharingRules)); then the node announces the address only if it may for every one of
-/// them that has a serving endpoint anywhere ([`sharing`] has the rule). Elsewhere sharers have the same traffic policy and
+/// them that has a serving endpoint anywhere (the module `sharing` has the rule). Elsewhere sharers have the same traffic policy and
 /// endpoints by MetalLB's rules, and each is decided for itself.
 #[must_use]
 pub fn decide_among(own: Party<'_>, others: &[Party<'_>], context: &Context) -> Decision {
