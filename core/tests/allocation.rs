@@ -690,7 +690,7 @@ fn may_share(a: &Service, b: &Service, rules: SharingRules) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     #[test]
     fn addresses_are_exclusive_stable_and_given_whenever_they_can_be(
