@@ -348,6 +348,8 @@ struct World {
     uids: u64,
     now_s: i64,
     sharing: SharingRules,
+    /// Addresses that were in no pool at a restart: by which rules they are shared, nobody knows.
+    forgotten: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -363,6 +365,7 @@ impl World {
             uids: 0,
             now_s: 0,
             sharing: pools.sharing,
+            forgotten: BTreeSet::new(),
         };
         world.apply(world.everything());
         world
@@ -483,6 +486,8 @@ impl World {
         let memory = self.allocator.memory();
         assert_eq!(memory, self.twin.memory());
         remember(Arc::make_mut(&mut self.config), &memory);
+        let ingress = self.services.values().flat_map(|service| &service.ingress);
+        self.forgotten.extend(ingress.filter(|ip| self.config.pool_of(**ip).is_none()));
         (self.allocator, self.twin) = (Allocator::new(None), Allocator::new(None));
         self.told.clear();
         self.apply(self.everything());
@@ -525,8 +530,7 @@ impl World {
         for (ip, services) in holders {
             let keys: Vec<ServiceKey> = services.iter().map(|s| s.key.clone()).collect();
             assert_eq!(self.allocator.holders(ip), keys, "{ip}");
-            // By which rules a pool that is gone let Services share, nobody knows after a restart.
-            let rules = if self.config.pool_of(ip).is_some() { self.sharing } else { LENIENT };
+            let rules = if self.forgotten.contains(&ip) { LENIENT } else { self.sharing };
             for (i, a) in services.iter().enumerate() {
                 assert!(services[..i].iter().all(|b| may_share(a, b, rules)), "{ip}: {keys:?}");
             }
