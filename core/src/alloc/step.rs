@@ -156,7 +156,7 @@ impl Allocator {
             let (service, near) = (entry.service.clone(), std::mem::take(&mut entry.near));
             let wishes = request::need(&service).ok().zip(self.request_of(&service).ok());
             let found = wishes.and_then(|(need, request)| self.choose(&service, need, &request, &near).ok());
-            near.iter().for_each(|ip| drop(self.undecided.remove(ip)));
+            self.undecided.retain(|ip| !near.contains(ip));
             let kept = |ip: &IpAddr| found.iter().flatten().any(|(kept, _)| kept == ip);
             for ip in near.iter().filter(|ip| !kept(ip)) {
                 self.let_go(*ip, &key, batch);
