@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ferrocast_core::{alloc::Allocator, config::Strategy};
+use ferrocast_core::{
+    alloc::{Allocator, Change},
+    config::Strategy,
+};
 
 use crate::{
     memory::in_use,
@@ -26,7 +29,7 @@ const QUICK_USED: u32 = 100_000;
 /// Services that come and go, one batch each, once so many addresses are in use.
 const CHURN: u32 = 20_000;
 /// Services in one batch while the pool is filled: what a busy watch brings together.
-const BATCH: usize = 1_000;
+const BATCH_LEN: u32 = 1_000;
 /// The goal for one allocation, microseconds.
 const GOAL_US: f64 = 2.0;
 
@@ -61,16 +64,15 @@ struct Cost {
 fn measure(row: &Row) -> Cost {
     let mut allocator = Allocator::new(None);
     drop(allocator.apply(vec![row.scene.change()], 0));
-    let all = services(&row.scene, 0..row.used);
-    let before = in_use();
-    let mut filling = Duration::ZERO;
-    for batch in all.chunks(BATCH) {
-        let batch = batch.to_vec();
-        let began = ran();
+    let (mut filling, mut octets) = (Duration::ZERO, 0);
+    for first in (0..row.used).step_by(usize::try_from(BATCH_LEN).unwrap_or(1)) {
+        // As from a watch: just made, and so warm.
+        let batch = services(&row.scene, first..row.used.min(first.saturating_add(BATCH_LEN)));
+        let (list, before, began) = (batch.capacity() * size_of::<Change>(), in_use(), ran());
         drop(allocator.apply(batch, 0));
         filling += ran() - began;
+        octets += (in_use() + list).saturating_sub(before);
     }
-    let octets = in_use().saturating_sub(before);
     let usage = allocator.usage();
     let used: u64 = usage.values().map(|u| u.used_v4 + u.used_v6).sum();
     assert!(used * u64::from(row.scene.sharers) >= u64::from(row.used), "{}: {used} in use", row.name);

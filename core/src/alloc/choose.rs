@@ -213,6 +213,9 @@ impl Allocator {
             let name = &cooling.reservation;
             return reserved(format!("kept for {} by releaseAfter of AddressReservation {name:?}", cooling.service));
         }
+        if self.undecided.contains(&ip) && !had {
+            return Err(Refusal::new("addressInUse", format!("{:?} is in use", ip.to_string())));
+        }
         if let Some(held) = self.config.pools.get(pool)
             && !self.holdings.is_held_by(ip, key)
             && let Err(clash) = self.holdings.check(ip, seeker.service, seeker.sharing.as_deref(), rules(held))
@@ -392,6 +395,7 @@ impl Allocator {
             Lack::Quota(id) => Queue::Account(id),
             _ => Queue::Pool(state.pool.name.clone(), family),
         }];
+        queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
         if let Some(pair) = self.pair_of(state, seeker.service) {
             queues.push(Queue::Pool(pair.pool.name.clone(), family));
             let quotas = self.ledger.quotas_of(&pair.pool.name, seeker.service.key.namespace());

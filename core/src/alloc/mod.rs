@@ -175,6 +175,8 @@ pub struct Allocator {
     waiting: Waiting,
     /// Services seen so far.
     arrivals: u64,
+    /// Addresses whose holder may give them up before the batch ends: until then nobody joins him.
+    undecided: BTreeSet<IpAddr>,
     /// Held addresses in the outcomes, by pool or former pool.
     held: BTreeMap<Arc<str>, u64>,
 }
@@ -262,6 +264,7 @@ impl Allocator {
             remembered: Remembered::default(),
             waiting: Waiting::default(),
             arrivals: 0,
+            undecided: BTreeSet::new(),
             held: BTreeMap::new(),
         }
     }

@@ -142,10 +142,8 @@ impl Allocator {
                 lacks.push((*family, lack));
             }
         }
-        if !lacks.is_empty()
-            && picked.has_of(state)
-            && let Some(pair) = self.pair_of(state, seeker.service)
-        {
+        let pair = if lacks.is_empty() { None } else { self.pair_of(state, seeker.service) };
+        if let Some(pair) = pair.filter(|_| picked.has_of(state)) {
             lacks.retain_mut(|(family, lack)| {
                 let found = self.pick_all(seeker, pair, *family, want(*family), &mut picked);
                 if let (Err(of_pair), Lack::Missing) = (found, *lack) {
@@ -153,6 +151,19 @@ impl Allocator {
                 }
                 found.is_err()
             });
+        }
+        // A quota may have room for either family of this pool, but not for both.
+        if let Some(pair) = pair.filter(|_| !lacks.is_empty()) {
+            for from_pair in families {
+                let mut other = Picked { ips: seed.to_vec(), reserved: 0 };
+                let all = families.iter().all(|family| {
+                    let source = if family == from_pair { pair } else { state };
+                    self.pick_all(seeker, source, *family, want(*family), &mut other).is_ok()
+                });
+                if all && other.has_of(state) {
+                    return (other, Vec::new());
+                }
+            }
         }
         (picked, lacks)
     }
@@ -321,7 +332,10 @@ impl Allocator {
                 from = at.checked_add(1);
                 let ip = search.state.family(search.family).ip_at(at, search.family);
                 let tenants = self.holdings.tenants(ip);
-                if search.has(ip) || tenants.iter().any(|tenant| tenant.key == search.seeker.service.key) {
+                if search.has(ip)
+                    || self.undecided.contains(&ip)
+                    || tenants.iter().any(|tenant| tenant.key == search.seeker.service.key)
+                {
                     continue;
                 }
                 let counted = self.ledger.accounts_of(&search.state.pool.name, ip, tenants, &self.claims);

@@ -1,4 +1,4 @@
-//! One batch of changes: take in, keep, settle, wake, give, report.
+//! One batch of changes: take in, keep, settle, complete, wake, give, report.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -35,6 +35,8 @@ pub(super) struct Batch {
     pub(super) touched: BTreeSet<IpAddr>,
     /// Addresses that were given back and that nobody has taken since.
     pub(super) freed: BTreeMap<IpAddr, Freed>,
+    /// Services that keep what they have only if they get something else with it, in order of service.
+    incomplete: Vec<ServiceKey>,
     /// Services that lack an address and may get one.
     seekers: BTreeSet<Place>,
     /// What became available, and the last Service asked.
@@ -58,6 +60,7 @@ pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>, now_s: i64)
         allocator.thaw_due(&mut batch, now_s);
         allocator.keep(&mut batch);
         allocator.settle(&mut batch, now_s);
+        allocator.complete_near(&mut batch);
         allocator.wake(&mut batch);
         allocator.give(&mut batch);
     }
@@ -90,6 +93,7 @@ impl Allocator {
             Verdict::Nothing { .. } | Verdict::Seek { .. } => &[],
         };
         let near: &[IpAddr] = if let Verdict::Seek { near, .. } = &verdict { near } else { &[] };
+        let near: Vec<IpAddr> = near.iter().copied().filter(|ip| self.check_kept(*ip, entry).is_ok()).collect();
         for ip in entry.ips.iter().filter(|ip| !kept.iter().any(|one| one.ip == **ip) && !near.contains(ip)) {
             self.let_go(*ip, &service.key, batch);
         }
@@ -115,17 +119,20 @@ impl Allocator {
                     self.seek_later(entry, batch);
                 }
             }
-            Verdict::Seek { note, near } => {
-                // Nobody else gets what it might keep before that is decided.
-                entry.code = "waiting";
-                entry.near = near.into_iter().filter(|ip| self.check_kept(*ip, &service).is_ok()).collect();
+            Verdict::Seek { note, .. } => {
+                (entry.code, entry.near) = ("waiting", near);
                 for ip in entry.near.clone() {
+                    self.undecided.insert(ip);
                     self.hold(ip, &service, batch);
                 }
                 if note.is_some() {
                     (entry.cleared, entry.cleared_now) = (note, true);
                 }
-                self.seek_later(entry, batch);
+                if entry.near.is_empty() {
+                    self.seek_later(entry, batch);
+                } else {
+                    batch.incomplete.push(service.key.clone());
+                }
             }
         }
     }
@@ -138,6 +145,28 @@ impl Allocator {
     fn stop_waiting(&mut self, entry: &mut Entry) {
         if let Some(interest) = entry.interest.take() {
             self.waiting.remove(&entry.place(), &interest);
+        }
+    }
+
+    /// Decides about those who keep what they have only if they get something else with it. They hold addresses, so they come
+    /// before all who wait; and what they have to give up is there for those.
+    fn complete_near(&mut self, batch: &mut Batch) {
+        for key in std::mem::take(&mut batch.incomplete) {
+            let Some(mut entry) = self.entries.remove(&key) else { continue };
+            let (service, near) = (entry.service.clone(), std::mem::take(&mut entry.near));
+            let wishes = request::need(&service).ok().zip(self.request_of(&service).ok());
+            let found = wishes.and_then(|(need, request)| self.choose(&service, need, &request, &near).ok());
+            self.undecided.retain(|ip| !near.contains(ip));
+            let kept = |ip: &IpAddr| found.iter().flatten().any(|(kept, _)| kept == ip);
+            for ip in near.iter().filter(|ip| !kept(ip)) {
+                self.let_go(*ip, &key, batch);
+            }
+            self.settle(batch, batch.now_s);
+            match found {
+                Some(found) => self.give_to(&mut entry, found, batch),
+                None => self.seek_later(&mut entry, batch),
+            }
+            self.entries.insert(key, entry);
         }
     }
 
@@ -235,37 +264,19 @@ impl Allocator {
     fn seek(&mut self, entry: &mut Entry, batch: &mut Batch) {
         let service = entry.service.clone();
         let (Ok(need), Ok(request)) = (request::need(&service), self.request_of(&service)) else { return };
-        let mut found = if entry.ips.is_empty() {
-            self.choose(&service, need, &request, &entry.near)
+        let found = if entry.ips.is_empty() {
+            self.choose(&service, need, &request, &[])
         } else {
             self.choose_additional(entry, need, &request)
         };
-        if found.is_err() && !entry.near.is_empty() {
-            self.give_up_near(entry, &[], batch);
-            found = self.choose(&service, need, &request, &[]);
-        }
         match found {
             Ok(found) => self.give_to(entry, found, batch),
             Err(refusal) => self.wait(entry, refusal),
         }
     }
 
-    /// Gives up what the Service had and could not keep, before others are served.
-    fn give_up_near(&mut self, entry: &mut Entry, found: &[(IpAddr, Arc<str>)], batch: &mut Batch) {
-        for ip in std::mem::take(&mut entry.near) {
-            if !found.iter().any(|(kept, _)| *kept == ip) {
-                self.let_go(ip, &entry.service.key, batch);
-            }
-        }
-        self.settle(batch, batch.now_s);
-        self.wake(batch);
-    }
-
     fn give_to(&mut self, entry: &mut Entry, found: Choice, batch: &mut Batch) {
         let service = entry.service.clone();
-        if !entry.near.is_empty() {
-            self.give_up_near(entry, &found, batch);
-        }
         for (ip, _) in found.iter().filter(|(ip, _)| !entry.ips.contains(ip)) {
             self.hold(*ip, &service, batch);
             self.wake_for(*ip, batch);
