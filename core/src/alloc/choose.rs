@@ -397,7 +397,11 @@ impl Allocator {
         }];
         queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
         if let Some(pair) = self.pair_of(state, seeker.service) {
-            queues.push(Queue::Pool(pair.pool.name.clone(), family));
+            // Either pool may give either family: what helps may be the other one than what was found lacking.
+            for family in seeker.need.choices().first().into_iter().copied().flatten() {
+                let pools = [&state.pool.name, &pair.pool.name];
+                queues.extend(pools.map(|pool| Queue::Pool(pool.clone(), *family)));
+            }
             let quotas = self.ledger.quotas_of(&pair.pool.name, seeker.service.key.namespace());
             queues.extend(quotas.iter().copied().map(Queue::Account));
         }

@@ -316,6 +316,15 @@ fn paired_pool_gives_the_family_that_is_lacking() {
             want: &[("d/a", "10.0.0.1,fc00::1 p allocated"), ("d/b", "10.0.0.0,fc00:: p allocated")],
         },
         Case {
+            name: "once the family that a quota leaves to the pair is free there",
+            script: &[
+                "pools q 10.9.0.9/32,fc00::/128 quota=team=x:1 pair=p manual / p 10.0.0.0/32; ns d team=x; e/x v4 pool=p",
+                "d/a dual require pool=q",
+                "- e/x",
+            ],
+            want: &[("d/a", "10.0.0.0,fc00:: p allocated")],
+        },
+        Case {
             name: "a pair is kept when the policy ends",
             script: &[
                 "pools p 10.0.0.0/30 pair=q / q fc00::/126; d/a dual require",
