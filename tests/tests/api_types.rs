@@ -67,9 +67,18 @@ async fn no_address_is_released_when_the_type_of_pools_is_deleted_and_comes_back
     site.allocate(&site.service("after"), 1).await?;
     unchanged().await?;
 
-    // From here on a deletion is one again.
+    // From here on a deletion is one again: nobody gets an address of that pool, who has one holds it.
     world.cluster.delete(&site.pool("two", &[])).await?;
-    site.wait_for("c", &[]).await?;
-    site.wait_for("a", &["192.0.2.0"]).await?;
+    eventually("the address of the deleted pool is held", CONVERGENCE_TIME_MAX, async || {
+        let service = serde_json::to_value(world.cluster.service(&site.name, "c").await?)?;
+        let conditions = service.pointer("/status/conditions").cloned().unwrap_or_default();
+        let held = |c: &Value| c["type"] == "ferrocast.io/AddressHeld" && c["status"] == "True";
+        ensure!(conditions.as_array().is_some_and(|all| all.iter().any(held)), "not yet: {conditions}");
+        Ok(())
+    })
+    .await?;
+    world.cluster.apply(&site.service("late").object()).await?;
+    site.wait_for_event("late", &["AllocationFailed"]).await?;
+    unchanged().await?;
     end([controller]).await
 }

@@ -72,7 +72,7 @@ impl Allocator {
         }
         let pools = match pools {
             Err(mut refusal) => {
-                refusal.interest.queues.extend(self.claims.of(&service.key).iter().copied().map(Queue::Reservation));
+                refusal.interest.queues = self.with_claims(&seeker, &reserved);
                 return Err(refusal);
             }
             Ok(pools) => pools,
@@ -84,7 +84,26 @@ impl Allocator {
                 }
             }
         }
-        Err(self.exhausted(&seeker, &pools))
+        let mut refusal = self.exhausted(&seeker, &pools);
+        refusal.interest.queues.extend(self.with_claims(&seeker, &reserved));
+        refusal.interest.queues.sort();
+        refusal.interest.queues.dedup();
+        Err(refusal)
+    }
+
+    /// What somebody waits for who has reservations: they are, and what else their pools lack.
+    fn with_claims(&self, seeker: &Seeker<'_>, reserved: &[&PoolState]) -> Vec<Queue> {
+        let key = &seeker.service.key;
+        let mut queues: Vec<Queue> = self.claims.of(key).iter().copied().map(Queue::Reservation).collect();
+        for state in reserved {
+            let pair = self.pair_of(state, seeker.service);
+            for pool in [Some(*state), pair].into_iter().flatten().map(|state| &state.pool.name) {
+                let families = seeker.need.choices().first().into_iter().copied().flatten();
+                queues.extend(families.map(|family| Queue::Pool(pool.clone(), *family)));
+                queues.extend(self.ledger.quotas_of(pool, key.namespace()).iter().copied().map(Queue::Account));
+            }
+        }
+        queues
     }
 
     /// The pools in which something is reserved for the Service, in the order of the reservations' names.
@@ -331,7 +350,6 @@ impl Allocator {
     fn exhausted(&self, seeker: &Seeker<'_>, pools: &[&PoolState]) -> Refusal {
         let sharing = seeker.sharing.as_ref().map(|sharing| sharing.key.clone());
         let mut interest = Interest { sharing, ..Interest::default() };
-        interest.queues.extend(self.claims.of(&seeker.service.key).iter().copied().map(Queue::Reservation));
         // By what is lacking and of which families, in a fixed order.
         let mut groups: Vec<(Lack, Vec<IpFamily>, Vec<String>)> = Vec::new();
         for state in pools {
@@ -358,8 +376,6 @@ impl Allocator {
                 }
             }
         }
-        interest.queues.sort();
-        interest.queues.dedup();
         let code = groups.iter().map(|(lack, ..)| lack.code()).max_by_key(|code| weight(code));
         let Some(code) = code else { return self.family_missing(seeker, pools, interest) };
         let parts = groups.iter().map(|(lack, families, names)| match families[..] {

@@ -55,7 +55,7 @@ impl Allocator {
         let known = entry.outcome.is_some() && entry.foreign.is_none();
         let rights = self.rights(entry, if known { &entry.ips } else { &service.ingress });
         if let Some((ip, _)) = rights.iter().find(|(_, right)| matches!(right, Right::Foreign)) {
-            return self.foreign(entry, *ip, &self.rights(entry, &service.ingress));
+            return self.foreign(service, *ip, &self.rights(entry, &service.ingress));
         }
         if rights.is_empty() && self.config.pools.is_empty() && self.config.pools_unknown.is_empty() {
             return Verdict::Nothing { code: "noPools", message: no_pools().message, note: None };
@@ -175,12 +175,12 @@ impl Allocator {
     }
 
     /// The status stays as it is: what in it is ours is held, what is not is told.
-    fn foreign(&self, entry: &Entry, ip: IpAddr, rights: &[(IpAddr, Right)]) -> Verdict {
+    fn foreign(&self, service: &Service, ip: IpAddr, rights: &[(IpAddr, Right)]) -> Verdict {
         let (mut ours, mut given_up) = (Vec::new(), Vec::new());
         for (ip, right) in rights {
             match right {
                 Right::Foreign => {}
-                Right::Kept(kept) if self.check_kept(*ip, entry).is_ok() => ours.push(kept.clone()),
+                Right::Kept(kept) if self.check_kept(*ip, service).is_ok() => ours.push(kept.clone()),
                 Right::Kept(_) | Right::Lost(_) => given_up.push(*ip),
             }
         }
@@ -221,7 +221,7 @@ impl Allocator {
             return Verdict::Seek { note: None, near: ips };
         }
         for ip in &ips {
-            if let Err(why) = self.check_kept(*ip, entry) {
+            if let Err(why) = self.check_kept(*ip, service) {
                 let holder = self.holdings.tenants(*ip).iter().find(|t| t.key != service.key);
                 let near = ips.iter().copied().filter(|other| other != ip).collect();
                 return Verdict::Seek { note: Some(taken(*ip, &why, holder.map(|t| &t.key))), near };
@@ -246,15 +246,13 @@ impl Allocator {
 
     /// May the Service hold an address that its status says it has, beside those who hold it? One who holds it already does
     /// not have to ask again: an edit of the rules takes nothing away.
-    pub(super) fn check_kept(&self, ip: IpAddr, entry: &Entry) -> Result<(), String> {
-        let service = &*entry.service;
+    pub(super) fn check_kept(&self, ip: IpAddr, service: &Service) -> Result<(), String> {
         if self.holdings.is_held_by(ip, &service.key) {
             return Ok(());
         }
         // No Service comes from another namespace than before: that the rule became stricter parts nobody. By which rules a
-        // pool that is gone let an address be shared, nobody knows any more, unless the Service itself has changed since.
-        let forgotten = !entry.ips.contains(&ip);
-        let mixed = self.config.pool_of(ip).map_or(forgotten, |pool| rules(pool).mixed);
+        // pool that is gone let an address be shared, nobody knows after a start.
+        let mixed = self.config.pool_of(ip).map_or(self.starting, |pool| rules(pool).mixed);
         let rules = SharingRules { same_namespace: false, mixed };
         let sharing = Sharing::of(service);
         self.holdings.check(ip, service, sharing.as_deref(), rules).map_err(|clash| clash.message)

@@ -160,6 +160,8 @@ pub struct Allocator {
     class: Option<Arc<str>>,
     config: Arc<Config>,
     configured: bool,
+    /// No batch has been decided yet: statuses are all that is known of who had what.
+    starting: bool,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
     /// The Services that are ours. Boxed, for they are taken out and put back while they are worked on.
     entries: QuickMap<ServiceKey, Box<Entry>>,
@@ -253,6 +255,7 @@ impl Allocator {
             class,
             config: Arc::default(),
             configured: false,
+            starting: true,
             namespaces: BTreeMap::new(),
             entries: QuickMap::default(),
             by_namespace: QuickMap::default(),

@@ -63,6 +63,7 @@ pub(super) fn apply(allocator: &mut Allocator, changes: Vec<Change>, now_s: i64)
         allocator.complete_near(&mut batch);
         allocator.wake(&mut batch);
         allocator.give(&mut batch);
+        allocator.starting = false;
     }
     allocator.report(batch)
 }
@@ -93,7 +94,7 @@ impl Allocator {
             Verdict::Nothing { .. } | Verdict::Seek { .. } => &[],
         };
         let near: &[IpAddr] = if let Verdict::Seek { near, .. } = &verdict { near } else { &[] };
-        let near: Vec<IpAddr> = near.iter().copied().filter(|ip| self.check_kept(*ip, entry).is_ok()).collect();
+        let near: Vec<IpAddr> = near.iter().copied().filter(|ip| self.check_kept(*ip, &service).is_ok()).collect();
         for ip in entry.ips.iter().filter(|ip| !kept.iter().any(|one| one.ip == **ip) && !near.contains(ip)) {
             self.let_go(*ip, &service.key, batch);
         }

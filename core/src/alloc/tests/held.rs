@@ -88,6 +88,21 @@ fn held_address_is_an_address_in_use() {
             want: &[("d/a", "10.0.0.0 p held"), ("d/b", "10.0.0.0 p held")],
         },
         Case {
+            name: "sharers with different backends, found in statuses, stay: by which rules they shared is not known any more",
+            script: &[
+                "pools q 10.1.0.0/30 / former 10.0.0.0=p; d/a v4 at=10.0.0.0 share=k ports=1 local=app=x; d/b v4 at=10.0.0.0 share=k ports=2",
+            ],
+            want: &[("d/a", "10.0.0.0 p held"), ("d/b", "10.0.0.0 p held")],
+        },
+        Case {
+            name: "nobody with another backend joins it later",
+            script: &[
+                "pools q 10.1.0.0/30 / former 10.0.0.0=p; d/a v4 at=10.0.0.0 share=k ports=1 local=app=x",
+                "d/b v4 at=10.0.0.0 share=k ports=2",
+            ],
+            want: &[("d/a", "10.0.0.0 p held"), ("d/b", "10.1.0.0 q allocated")],
+        },
+        Case {
             name: "two Services that may not share it: the older holds it",
             script: &[
                 "pools q 10.1.0.0/30 / former 10.0.0.0=p; d/a v4 at=10.0.0.0 created=2; d/b v4 at=10.0.0.0 created=1",

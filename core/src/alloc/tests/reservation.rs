@@ -264,6 +264,15 @@ fn former_address_comes_back_and_is_kept_for_a_while() {
             want: &[("e/b", "10.0.0.2 p allocated")],
         },
         Case {
+            name: "a waiting holder takes it when the other family of its pool is free again",
+            script: &[
+                "pools r 10.0.0.2/32,fc00::/128 manual / res x r 10.0.0.2 ns=e; d/x v6 pool=r",
+                "e/a dual require",
+                "- d/x",
+            ],
+            want: &[("e/a", "10.0.0.2,fc00:: r allocated")],
+        },
+        Case {
             name: "kept from everybody else for its time",
             script: &[
                 "pools p 10.0.0.0/29 / res r p 10.0.0.4 ns=e after=10; e/a v4",
