@@ -14,6 +14,7 @@ use ferrocast_tests::{cases, runner};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
+use serde_json::Value;
 
 /// How long addresses are watched while their pool's type, or the pool, is away, s: longer than the watchers' waits.
 const ABSENCE_S: u64 = 5;
