@@ -73,6 +73,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// An object as it is stored; `object` names it by apiVersion, kind and metadata.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn stored(&self, object: &Value) -> Result<Value> {
+        let found = self.api(object)?.get(&text(object, "/metadata/name")?).await?;
+        Ok(serde_json::to_value(found)?)
+    }
+
     /// Creates an object that must not exist yet.
     ///
     /// # Errors

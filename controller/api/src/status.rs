@@ -122,7 +122,7 @@ pub struct ConfigurationStateStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StateCondition {
-    /// `poolReconcilerValid` or `configReconcilerValid`.
+    /// Which check it is: poolReconcilerValid or configReconcilerValid.
     #[serde(rename = "type")]
     pub type_: String,
     /// True, False or Unknown.
