@@ -31,7 +31,7 @@ pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// AS of the speakers.
 pub const SPEAKER_ASN: u32 = 64_600;
 /// The hub's address, where the API server is.
-const HUB: &str = "10.99.0.1";
+pub const HUB: &str = "10.99.0.1";
 /// How long one HTTP request of the client may take, s.
 const REQUEST_TIME_MAX_S: &str = "5";
 /// A kernel's buffers for one TCP connection of the router that reads nothing, and of those who write to it, octets.

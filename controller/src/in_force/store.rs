@@ -65,19 +65,25 @@ impl PartFeed {
     }
 }
 
+/// Which part of the record `base` a ConfigMap holds; `None`: none.
+#[must_use]
+pub fn part_of(base: &str, object: ConfigMap) -> Option<(usize, Part)> {
+    let name = object.metadata.name.as_deref()?;
+    let index = match name.strip_prefix(base)? {
+        "" => 0,
+        rest => rest.strip_prefix('-')?.parse().ok().filter(|index| (1..parts::PARTS_MAX).contains(index))?,
+    };
+    let whole = object.data?.remove(WHOLE)?;
+    let data = object.binary_data?.remove(DATA)?.0;
+    Some((index, Part { whole, data }))
+}
+
 impl Feed for PartFeed {
     type Object = ConfigMap;
     type Item = Option<(usize, Part)>;
 
     fn digest(&mut self, object: ConfigMap) -> Self::Item {
-        let name = object.metadata.name.as_deref()?;
-        let index = match name.strip_prefix(&self.base)? {
-            "" => 0,
-            rest => rest.strip_prefix('-')?.parse().ok().filter(|index| (1..parts::PARTS_MAX).contains(index))?,
-        };
-        let whole = object.data?.remove(WHOLE)?;
-        let data = object.binary_data?.remove(DATA)?.0;
-        Some((index, Part { whole, data }))
+        part_of(&self.base, object)
     }
 
     fn replace(&mut self, items: Vec<Self::Item>, epoch: u64) {

@@ -1,9 +1,10 @@
 //! The objects of a live cluster.
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use ferrocast_core::config::InForce;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Node, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -17,6 +18,7 @@ use serde_json::Value;
 use super::objects::Objects;
 use crate::{
     cluster::{client, resources::Kind},
+    in_force::{parts, store},
     manifests::Manifests,
 };
 
@@ -27,11 +29,15 @@ const NOT_FOUND: u16 = 404;
 /// The type of the Secrets that passwords are read from.
 const BASIC_AUTH: &str = "type=kubernetes.io/basic-auth";
 
-/// Lists what a plan is made of.
+/// Lists what a plan is made of, and what the installation for Services of `class` keeps of the past.
 ///
 /// # Errors
 /// No cluster, or one that does not let its objects be listed.
-pub(super) async fn objects(kubeconfig: Option<&Path>, namespace: &str) -> anyhow::Result<Objects> {
+pub(super) async fn objects(
+    kubeconfig: Option<&Path>,
+    namespace: &str,
+    class: Option<&str>,
+) -> anyhow::Result<Objects> {
     let client = client::connect(kubeconfig).await?;
     let mut manifests = Manifests::default();
     add::<Service>("Service", "v1", Api::all(client.clone()), "", &mut manifests).await?;
@@ -46,7 +52,22 @@ pub(super) async fn objects(kubeconfig: Option<&Path>, namespace: &str) -> anyho
     }
     let mut objects = Objects::new(namespace);
     objects.apply(manifests);
+    objects.record = record(client, namespace, class).await?.map(Arc::new);
     Ok(objects)
+}
+
+/// The configuration in force as the leader recorded it; `None`: it has not yet.
+async fn record(client: Client, namespace: &str, class: Option<&str>) -> anyhow::Result<Option<InForce>> {
+    let base = parts::base_name(class);
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let of_ours = ListParams::default().labels(&format!("{}={base}", store::LABEL));
+    let found = api.list(&of_ours).await.context("cannot list ConfigMaps")?;
+    let found: BTreeMap<_, _> = found.items.into_iter().filter_map(|object| store::part_of(&base, object)).collect();
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let record = parts::join(&found).with_context(|| format!("ConfigMap {base}"))?;
+    serde_json::from_slice(&record).with_context(|| format!("ConfigMap {base}")).map(Some)
 }
 
 /// Every object of a type, page by page.

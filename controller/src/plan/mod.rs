@@ -82,7 +82,9 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         ([], files) => {
             let against = match &args.against {
                 Some(path) => objects_of(std::slice::from_ref(path), &args.namespace)?,
-                None => cluster::objects(args.kubeconfig.as_deref(), &args.namespace).await?,
+                None => {
+                    cluster::objects(args.kubeconfig.as_deref(), &args.namespace, settings.class.as_deref()).await?
+                }
             };
             let applied = read(files)?;
             lap("read", &mut since);

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ferrocast_core::{
-    config::{Password, Resource, Resources},
+    config::{InForce, Password, Resource, Resources},
     model::{Labels, Node, Service, ServiceKey},
 };
 use imbl::OrdMap;
@@ -32,6 +32,8 @@ pub struct Objects {
     pub config: BTreeMap<ConfigKey, ConfigObject>,
     /// Secrets of the configuration namespace that passwords are read from.
     pub secrets: BTreeMap<Arc<str>, Result<Password, String>>,
+    /// What a running Ferrocast keeps of the past: last valid versions, held addresses.
+    pub record: Option<Arc<InForce>>,
     /// Objects without a creation time so far.
     undated: i64,
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ferrocast_core::{
     alloc::{Allocator, Change, Considered, Outcome, PoolUsage},
     config::{
-        Builder, Config, Living, Networks, OnAddressLoss, Past, Problem, Resources, Severity, Surroundings, carry_over,
-        check_surroundings,
+        Builder, Config, InForce, Living, Networks, OnAddressLoss, Past, Problem, Resources, Severity, Surroundings,
+        carry_over, check_surroundings,
     },
     model::{AnnotationText, Labels, Node, ObjectKey, Service, ServiceKey},
 };
@@ -83,7 +83,10 @@ pub struct Planner {
     settings: Settings,
     builder: Builder,
     allocator: Allocator,
+    /// The configuration in force.
     config: Option<Arc<Config>>,
+    /// The configuration that the allocator has.
+    given: Option<Arc<Config>>,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
     /// What each Service of ours has and why.
@@ -102,6 +105,7 @@ impl Planner {
             builder: Builder::default(),
             allocator,
             config: None,
+            given: None,
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -125,6 +129,9 @@ impl Planner {
     #[must_use]
     pub fn advance(&mut self, objects: &Objects) -> World {
         let resources = objects.resources();
+        if let Some(record) = objects.record.as_ref().filter(|_| self.config.is_none()) {
+            self.resume(record, objects);
+        }
         let mut config = self.builder.build(&resources);
         let (nodes, made_up) = nodes(objects, self.settings.nodes);
         config.problems.extend(unsupported_problems(&config));
@@ -156,6 +163,13 @@ impl Planner {
         }
     }
 
+    /// Begins where a running Ferrocast is, as a new leader does.
+    fn resume(&mut self, record: &InForce, objects: &Objects) {
+        self.builder.restore(record);
+        self.config = Some(Arc::new(record.config(&objects.namespace)));
+        self.past = (record.resources(&objects.namespace), all_namespaces(objects).into_iter().collect());
+    }
+
     /// Notes what becomes of living addresses that the new configuration takes away, as the running system would.
     fn carry_over(&mut self, new: &mut Config, resources: Resources, objects: &Objects) {
         let namespaces: OrdMap<Arc<str>, Arc<Labels>> = all_namespaces(objects).into_iter().collect();
@@ -178,8 +192,9 @@ impl Planner {
     /// Gives the allocator what changed.
     fn allocate(&mut self, objects: &Objects, config: &Arc<Config>) {
         let mut changes = Vec::new();
-        if self.config.as_ref().is_none_or(|old| old != config) {
+        if self.given.as_ref().is_none_or(|old| old != config) {
             changes.push(Change::Config(config.clone()));
+            self.given = Some(config.clone());
         }
         let namespaces = all_namespaces(objects);
         for (name, labels) in &namespaces {
