@@ -247,8 +247,9 @@ impl Reviewer {
             // generateName: the name is made after us.
             resource.meta.key.name = request.name.as_str().into();
         }
-        if resource.meta.created_s == 0 {
-            resource.meta.created_s = i64::MAX; // not created yet: younger than all others
+        if matches!(request.operation, Operation::Create) {
+            // Younger than all others: what the API server writes counts in seconds, and might tie with one just made.
+            resource.meta.created_s = i64::MAX;
         }
         let edit = if deletes { Edit::Delete(resource.into()) } else { Edit::Put(resource.into()) };
         if !deletes && object.metadata.deletion_timestamp.is_some() {

@@ -38,8 +38,9 @@ pub struct Case {
     /// What follows, by part.
     #[serde(default)]
     pub want: BTreeMap<String, Vec<String>>,
+    /// The objects.
     #[serde(skip)]
-    objects: Vec<Value>,
+    pub objects: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -50,9 +51,9 @@ struct Table {
     cases: Vec<Case>,
 }
 
-/// The cases of a file below `tests`.
+/// The cases of a file below `controller/tests`, for tests of this crate and of its siblings.
 pub fn table(file: &str) -> Vec<Case> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/tests").join(file);
     let Table { common, cases } = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let fill = |mut case: Case| {
         for name in &case.uses {
