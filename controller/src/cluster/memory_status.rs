@@ -5,7 +5,7 @@ use ferrocast_api::{
     AddressRelease, AddressReservation, AddressReservationStatus, PoolPolicy, PoolPolicyStatus, ReservationHolder,
 };
 use ferrocast_core::{
-    actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
+    actor::{Actor, ActorError, CancellationToken},
     alloc::Holder,
     config::Release,
 };
@@ -18,15 +18,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-use super::lease::Leadership;
+use super::{
+    lease::Leadership,
+    rounds::{Rounds, rounds},
+};
 use crate::allocator::Plan;
-
-/// Shortest time between two rounds of writes: an object with thousands of entries is large.
-const WRITE_PERIOD: Duration = Duration::from_secs(10);
-/// The first change after a time of rest is written so long after it was seen.
-const SETTLE: Duration = Duration::from_secs(1);
-/// Longest wait for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// Writes the statuses while leading.
 pub struct MemoryWriter {
@@ -112,6 +108,15 @@ impl MemoryWriter {
         known.insert(key, status);
         Ok(())
     }
+}
+
+/// The statuses as they are, by kind and name.
+type Known = BTreeMap<(String, String), Value>;
+
+impl Rounds for MemoryWriter {
+    type Known = Known;
+    const WHAT: &'static str = "releases of addresses";
+    const SETTLE: Duration = Duration::from_secs(1);
 
     async fn write(&self, plan: &Plan, known: &mut Known) -> Result<(), kube::Error> {
         let allowed = || {
@@ -128,53 +133,11 @@ impl MemoryWriter {
     }
 }
 
-/// The statuses as they are, by kind and name.
-type Known = BTreeMap<(String, String), Value>;
-
 impl Actor for MemoryWriter {
     const NAME: &'static str = "memory-status";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        let mut known = Known::new();
-        let mut term = 0;
-        let mut failing = false;
-        self.plan.mark_changed();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                changed = self.plan.changed() => changed.map_err(|_| ActorError::Upstream("plan"))?,
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep_until(Some(Instant::now() + SETTLE)) => {}
-            }
-            let plan = self.plan.borrow_and_update().clone();
-            if plan.term == 0 {
-                continue;
-            }
-            if std::mem::replace(&mut term, plan.term) != plan.term {
-                known.clear();
-            }
-            let done = tokio::time::timeout(ANSWER_MAX, self.write(&plan, &mut known)).await;
-            let error = match done {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(chain(&error)),
-                Err(_) => Some(format!("no answer within {ANSWER_MAX:?}")),
-            };
-            match error {
-                None => failing = false,
-                Some(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error, "releases of addresses not written, trying again");
-                    }
-                    self.plan.mark_changed();
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep_until(Some(Instant::now() + WRITE_PERIOD)) => {}
-            }
-        }
+        rounds(self, self.plan.clone(), stop).await
     }
 }
 

@@ -11,6 +11,7 @@ pub mod lease;
 pub mod memory_status;
 pub mod pool_status;
 pub mod resources;
+mod rounds;
 pub mod service_status;
 pub mod speaker;
 pub mod status;

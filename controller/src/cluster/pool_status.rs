@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrocast_api::{IPAddressPool, IPAddressPoolStatus};
 use ferrocast_core::{
-    actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
+    actor::{Actor, ActorError, CancellationToken},
     alloc::PoolUsage,
 };
 use kube::{
@@ -13,15 +13,11 @@ use kube::{
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
-use super::lease::Leadership;
+use super::{
+    lease::Leadership,
+    rounds::{Rounds, rounds},
+};
 use crate::allocator::Plan;
-
-/// Shortest time between two rounds of writes: while thousands of Services come, a pool is written a few times, not thousands.
-const WRITE_PERIOD: Duration = Duration::from_secs(10);
-/// The first change after a time of rest is written so long after it was seen, with what follows soon.
-const SETTLE: Duration = Duration::from_secs(2);
-/// Longest wait for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// Writes the statuses while leading.
 pub struct PoolStatusWriter {
@@ -66,9 +62,15 @@ impl PoolStatusWriter {
         let status = |pool: IPAddressPool| Some((pool.metadata.name?.into(), pool.status?));
         Ok(pools.items.into_iter().filter_map(status).collect())
     }
+}
+
+impl Rounds for PoolStatusWriter {
+    type Known = Option<Written>;
+    const WHAT: &'static str = "counts of IPAddressPools";
+    const SETTLE: Duration = Duration::from_secs(2);
 
     /// Writes what differs; the pools whose status was not written for an error of their own are told.
-    async fn write(&self, plan: &Plan, written: &mut Option<Written>) -> Result<(), kube::Error> {
+    async fn write(&self, plan: &Plan, written: &mut Self::Known) -> Result<(), kube::Error> {
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
         if written.is_none() {
             *written = Some(self.read(&api).await?);
@@ -99,46 +101,6 @@ impl Actor for PoolStatusWriter {
     const NAME: &'static str = "pool-status";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        let mut written: Option<Written> = None;
-        let mut term = 0;
-        let mut failing = false;
-        self.plan.mark_changed();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                changed = self.plan.changed() => changed.map_err(|_| ActorError::Upstream("plan"))?,
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(SETTLE) => {}
-            }
-            let plan = self.plan.borrow_and_update().clone();
-            if plan.term == 0 {
-                continue;
-            }
-            if std::mem::replace(&mut term, plan.term) != plan.term {
-                written = None;
-            }
-            let done = tokio::time::timeout(ANSWER_MAX, self.write(&plan, &mut written)).await;
-            let error = match done {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(chain(&error)),
-                Err(_) => Some(format!("no answer within {ANSWER_MAX:?}")),
-            };
-            match error {
-                None => failing = false,
-                Some(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error, "counts of IPAddressPools not written, trying again");
-                    }
-                    self.plan.mark_changed();
-                }
-            }
-            let next = Instant::now() + WRITE_PERIOD;
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep_until(Some(next)) => {}
-            }
-        }
+        rounds(self, self.plan.clone(), stop).await
     }
 }
