@@ -60,7 +60,9 @@ pub(super) fn check(meta: &Meta, spec: &BgpPeerSpec, namespace: &str, report: &m
     let peer_asn = peer_as(spec, report);
     let endpoint = endpoint(spec, report);
     let source_address = source_address(spec, endpoint.as_ref(), report);
-    let port = integer(report, "spec.peerPort", spec.peer_port, (1, PORT_MAX), "port").unwrap_or(PORT_DEFAULT);
+    // v1beta1 lets a 0 be written for the default.
+    let port = spec.peer_port.filter(|port| *port != 0);
+    let port = integer(report, "spec.peerPort", port, (1, PORT_MAX), "port").unwrap_or(PORT_DEFAULT);
     let (hold_time, keepalive_time) = timers(spec, report);
     let connect_time = connect_time(spec, report);
     let router_id = written(spec.router_id.as_ref()).and_then(|text| {

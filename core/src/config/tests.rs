@@ -205,6 +205,12 @@ fn peer_is_read_field_by_field() {
 }
 
 #[test]
+fn port_0_of_the_old_version_is_the_default() {
+    let config = World::new().peer("r", 0, BgpPeerSpec { peer_port: Some(0), ..peer() }).build();
+    assert_eq!((config.peers["r"].port, config.problems.len()), (179, 0));
+}
+
+#[test]
 fn communities_are_read_as_values_aliases_and_well_known_names() {
     let spec = BgpAdvertisementSpec {
         communities: strings(&["65000:1", "large:1:2:4294967295", "mine", "no-export", "blackhole", "big"]),

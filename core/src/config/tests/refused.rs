@@ -271,8 +271,8 @@ fn peer_is_refused_with_field_and_value_when_how_to_reach_it_is_wrong() {
             Bad("id 0", "routerIDInvalid", "spec.routerID", "0.0.0.0", &["invalid router ID"]),
         ),
         (
-            BgpPeerSpec { peer_port: Some(0), ..peer() },
-            Bad("port 0", "outOfRange", "spec.peerPort", "0", &["from 1 to 16384"]),
+            BgpPeerSpec { peer_port: Some(-1), ..peer() },
+            Bad("port -1", "outOfRange", "spec.peerPort", "-1", &["from 1 to 16384"]),
         ),
         (
             BgpPeerSpec { peer_port: Some(16385), ..peer() },
@@ -526,7 +526,7 @@ fn layer2_advertisement_is_checked_and_says_that_it_does_nothing_yet() {
 
 #[test]
 fn all_problems_of_an_object_are_told_at_once() {
-    let bad = BgpPeerSpec { peer_port: Some(0), hold_time: some("1s"), router_id: some("x"), ..BgpPeerSpec::default() };
+    let bad = BgpPeerSpec { peer_port: Some(-1), hold_time: some("1s"), router_id: some("x"), ..BgpPeerSpec::default() };
     let config = World::new().peer("r", 0, bad).build();
     let fields: Vec<&str> = config.problems.iter().map(|p| &*p.field).collect();
     let want = ["spec.holdTime", "spec.myASN", "spec.peerASN", "spec.peerAddress", "spec.peerPort", "spec.routerID"];
