@@ -1,7 +1,7 @@
 //! `ferrocast explain`: why a Service, an address, a node or a peer is as it is.
 //!
 //! An [`Explanation`] says it, whoever fills it: [`from_plan`] from manifests; from a live cluster every speaker and the controller
-//! fill in what they know ([`of_speaker`], [`of_controller`]), serve it to who may know ([`serve`]), and [`live`] asks them all.
+//! fill in what they know ([`of_speaker`], [`of_controller`]) and serve it to who may know ([`serve`]); the command asks them all.
 mod asker;
 pub mod from_plan;
 mod live;

@@ -60,13 +60,14 @@ pub(super) async fn explain(subject: &Subject, args: &ExplainArgs) -> anyhow::Re
     let controller = data.get(CONTROLLER_KEY).map(String::as_str);
     let (controller, spoken) =
         tokio::join!(ask(&asker, &question, CONTROLLER, controller), ask_speakers(&asker, &question, &speakers));
-    let answers = gather(&asker, question, controller, spoken).await;
+    let mut answers = gather(&asker, question, controller, spoken).await;
+    if speakers.is_empty() {
+        let none = format!("no speaker has told by a SpeakerStatus in namespace {} where it answers", args.namespace);
+        answers.unanswered.push(Fact::new("notServed", none));
+    }
     if answers.is_empty() {
         let why: Vec<&str> = answers.unanswered.iter().map(|fact| &*fact.message).collect();
-        match why.is_empty() {
-            true => bail!("no speaker has told where it is: is --namespace right?"),
-            false => bail!("nobody answers: {}", why.join("; ")),
-        }
+        bail!("nobody answers: {}", why.join("; "));
     }
     Ok(merge(subject, answers))
 }
