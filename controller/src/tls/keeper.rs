@@ -164,6 +164,11 @@ fn read(secret: &Secret) -> Option<Chain> {
     })
 }
 
+/// Is everything of ours there? What others have added does not matter.
+fn holds<T: PartialEq>(found: Option<&BTreeMap<String, T>>, ours: &BTreeMap<String, T>) -> bool {
+    ours.iter().all(|(key, value)| found.and_then(|found| found.get(key)) == Some(value))
+}
+
 /// What the Secret holds.
 fn data_of(chain: &Chain, names: &[String]) -> BTreeMap<String, ByteString> {
     let validity = Validity {
@@ -274,7 +279,7 @@ impl Keeper {
         let mut data = more.clone();
         data.insert(AUTHORITY_CERTIFICATE.to_owned(), chain.trusted());
         let found = api.get_opt(name).await?;
-        if found.as_ref().and_then(|map| map.data.as_ref()) == Some(&data) {
+        if holds(found.as_ref().and_then(|map| map.data.as_ref()), &data) {
             return Ok(());
         }
         if found.is_some() {
@@ -297,7 +302,8 @@ impl Keeper {
             .into_iter()
             .map(|(name, text)| (name.to_owned(), ByteString(text.as_bytes().to_vec())))
             .collect();
-        if api.get_opt(name).await?.and_then(|secret| secret.data).as_ref() == Some(&data) {
+        let found = api.get_opt(name).await?;
+        if holds(found.as_ref().and_then(|secret| secret.data.as_ref()), &data) {
             return Ok(());
         }
         self.write_secret(name, data).await?;

@@ -55,11 +55,12 @@ pub(super) fn merge(subject: &Subject, answers: Answers) -> Explanation {
         service.nodes.sort_by(|a, b| (a.address, &a.node).cmp(&(b.address, &b.node)));
     }
     merged.sessions.sort_by(|a, b| (&a.node, &a.peer).cmp(&(&b.node, &b.peer)));
-    if let (Subject::Peer(_), true) = (subject, merged.facts.is_empty()) {
-        merged.facts = of_peer(&merged, asked);
-    }
     if merged.facts.is_empty() {
-        merged.facts.push(allocation(allocation_known));
+        merged.facts = match subject {
+            Subject::Peer(_) if asked > 0 => of_peer(&merged, asked),
+            Subject::Node(_) | Subject::Peer(_) => vec![Fact::new("unknown", "no speaker of it has answered")],
+            Subject::Service(_) | Subject::Address(_) => vec![allocation(allocation_known)],
+        };
     }
     merged
 }
@@ -163,6 +164,9 @@ mod tests {
         assert_eq!(codes, ["wanted", "noRoutes"]);
         assert_eq!(peer.facts[0].message, "2 nodes have a session with it");
         assert_eq!(peer.sessions[0].node, "n1");
+        for silent in [Subject::Node("n1".into()), Subject::Peer("r1".into())] {
+            assert_eq!(merge(&silent, answers(vec![])).facts[0].code, "unknown", "{silent}");
+        }
     }
 
     #[test]
