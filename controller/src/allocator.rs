@@ -7,17 +7,48 @@ use std::{
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, sleep_until},
-    alloc::{self, Change, Memory, Outcome, PoolUsage},
+    alloc::{self, Change, Considered, Memory, Outcome, PoolUsage},
     model::{Service, ServiceKey},
     view::{ClusterView, Source},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use crate::cluster::lease::Leadership;
 
 /// What a controller's view is made of.
 pub const CONTROLLER_SOURCES: &[Source] = &[Source::Services, Source::Namespaces, Source::Nodes, Source::Config];
+
+/// Questions that wait for the allocator; who asks more waits at the door.
+const ASKS_MAX: usize = 16;
+
+/// A question to the allocator.
+enum Ask {
+    /// Every pool that was considered for a Service.
+    Considered { service: ServiceKey, reply: oneshot::Sender<Vec<Considered>> },
+}
+
+/// Asks the allocator.
+#[derive(Clone)]
+pub struct AllocatorHandle {
+    asks: mpsc::Sender<Ask>,
+}
+
+impl AllocatorHandle {
+    /// Every pool that was considered for a Service, in the order in which they are tried; none if it does not lead.
+    ///
+    /// # Errors
+    /// In words, if the allocator is about to end.
+    pub async fn considered(&self, service: ServiceKey) -> Result<Vec<Considered>, String> {
+        let (reply, answer) = oneshot::channel();
+        let ending = || "the allocator is ending".to_owned();
+        self.asks.send(Ask::Considered { service, reply }).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+}
 
 /// One Service as the allocator saw it, and what should become of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +80,8 @@ pub struct AllocatorActor {
     leadership: watch::Receiver<Leadership>,
     plan: watch::Sender<Plan>,
     class: Option<Arc<str>>,
+    mailbox: mpsc::Receiver<Ask>,
+    handle: AllocatorHandle,
 }
 
 /// The state of one term.
@@ -77,7 +110,14 @@ impl AllocatorActor {
         class: Option<Arc<str>>,
     ) -> (Self, watch::Receiver<Plan>) {
         let (plan, plans) = watch::channel(Plan::default());
-        (Self { view, leadership, plan, class }, plans)
+        let (asks, mailbox) = mpsc::channel(ASKS_MAX);
+        (Self { view, leadership, plan, class, mailbox, handle: AllocatorHandle { asks } }, plans)
+    }
+
+    /// For those who ask it.
+    #[must_use]
+    pub fn handle(&self) -> AllocatorHandle {
+        self.handle.clone()
     }
 
     /// Brings the term in step with the newest view; publishes if anything changed.
@@ -247,9 +287,19 @@ impl Actor for AllocatorActor {
                 () = stop.cancelled() => return Ok(()),
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 changed = self.leadership.changed() => changed.map_err(|_| ActorError::Upstream("leadership"))?,
+                Some(ask) = self.mailbox.recv() => answer(ask, term.as_ref()),
                 () = sleep_until(wake_at) => {}
             }
         }
+    }
+}
+
+/// Answers; who does not wait any more is not told.
+fn answer(ask: Ask, term: Option<&Term>) {
+    let Ask::Considered { service, reply } = ask;
+    let considered = term.map(|term| term.allocator.considered(&service)).unwrap_or_default();
+    if reply.send(considered).is_err() {
+        tracing::debug!(%service, "who asked is gone");
     }
 }
 

@@ -1,5 +1,10 @@
 //! The command line.
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -121,6 +126,13 @@ pub struct ControllerArgs {
     /// ferrocast-webhook.
     #[arg(long, value_name = "HOST")]
     pub webhook_host: Vec<String>,
+    /// Where to answer `ferrocast explain` over TLS, to those with a token of the ServiceAccount ferrocast-reader, for instance
+    /// `[::]:9133`. Without it nothing listens, and no certificate is made for the speakers either.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub explain: Option<SocketAddr>,
+    /// The address by which others reach that port, if ADDR is none.
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    pub explain_host: Option<IpAddr>,
     /// What happens to living addresses that an edit of the configuration takes away. An object's annotation
     /// ferrocast.io/on-address-loss says otherwise.
     #[arg(long, value_enum, default_value_t = OnAddressLoss::Deny)]
@@ -164,6 +176,11 @@ pub struct SpeakerArgs {
     /// Write a ServiceBGPStatus per Service that this node announces: one object per Service and node.
     #[arg(long)]
     pub service_bgp_status: bool,
+    /// Where to answer `ferrocast explain` over TLS, to those with a token of the ServiceAccount ferrocast-reader, for instance
+    /// `[::]:9132`; the SpeakerStatus says where. Takes $POD_NAMESPACE, and a controller with --explain, which makes the
+    /// certificate. Without it nothing listens.
+    #[arg(long, value_name = "ADDR:PORT", requires = "pod_namespace")]
+    pub explain: Option<SocketAddr>,
     /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9130")]
     pub http: SocketAddr,
@@ -298,23 +315,30 @@ pub struct ExplainArgs {
     pub kind: crate::explain::SubjectKind,
     /// Its name: NAMESPACE/NAME of a Service, the IP address, or the name of a node or BGPPeer.
     pub name: String,
-    /// Directory or file of manifests that it is explained from.
+    /// Directory or file of manifests that it is explained from. Without it: the live cluster, whose speakers and controller are
+    /// asked with a token of the ServiceAccount ferrocast-reader.
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
-    /// Make up nodes node1, node2 … until there are so many.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    /// Kubeconfig file of the cluster. Without it: $KUBECONFIG, else the pod's ServiceAccount.
+    #[arg(long, conflicts_with = "from")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace that Ferrocast itself runs in.
+    #[arg(long, value_name = "NAMESPACE", default_value = "ferrocast-system", conflicts_with = "from")]
+    pub ferrocast_namespace: String,
+    /// With --from: make up nodes node1, node2 … until there are so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000), requires = "from")]
     pub nodes: Option<u16>,
-    /// Take a Service with a selector and without EndpointSlices for one with an endpoint on every node.
-    #[arg(long)]
+    /// With --from: take a Service with a selector and without EndpointSlices for one with an endpoint on every node.
+    #[arg(long, requires = "from")]
     pub assume_endpoints: bool,
     /// Namespace of the configuration objects, also of those that name none.
     #[arg(long, env = "FERROCAST_NAMESPACE", default_value = "metallb-system")]
     pub namespace: String,
-    /// Services of this loadBalancerClass. Without it: those without a class.
-    #[arg(long)]
+    /// With --from: Services of this loadBalancerClass. Without it: those without a class.
+    #[arg(long, requires = "from")]
     pub load_balancer_class: Option<Arc<str>>,
-    /// As if the speakers ran with it.
-    #[arg(long)]
+    /// With --from: as if the speakers ran with it.
+    #[arg(long, requires = "from")]
     pub ignore_exclude_lb: bool,
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = PlanOutput::Text)]

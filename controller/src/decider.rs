@@ -233,7 +233,7 @@ fn touched(old: &ClusterView, new: &ClusterView) -> BTreeSet<ServiceKey> {
 }
 
 /// A Service of the view as others see it with whom it shares an address.
-fn party<'a>(key: &ServiceKey, view: &'a ClusterView) -> Option<Party<'a>> {
+pub(crate) fn party<'a>(key: &ServiceKey, view: &'a ClusterView) -> Option<Party<'a>> {
     let endpoints = view.endpoints.get(key).copied().unwrap_or_default();
     let nodes = view.endpoint_nodes.get(key).map(|nodes| &**nodes).unwrap_or_default();
     view.services.get(key).map(|service| Party { service, endpoints, nodes })

@@ -237,8 +237,11 @@ impl Bed {
             ferrocast.restart()?;
             return Ok(ferrocast);
         }
-        let settings =
-            Settings { namespace: CONFIG_NAMESPACE.to_owned(), class: Some(CLASS.to_owned()), ..Settings::default() };
+        let settings = Settings {
+            namespace: CONFIG_NAMESPACE.to_owned(),
+            class: Some(CLASS.to_owned()),
+            more: vec![format!("--explain=127.0.0.1:{}", free_port()?)], // as in deploy/
+        };
         Ferrocast::start(&self.plane, &self.logs, role, settings).await
     }
 

@@ -6,6 +6,7 @@
 mod arrivals;
 mod bed;
 mod burst;
+mod explain;
 mod load;
 mod report;
 mod single;
@@ -131,6 +132,9 @@ async fn measure_with(bed: &mut Bed, plan: &Plan, size: usize, report: &mut Repo
     }
     if plan.wants("memory") {
         start::weight(bed, size, report).await?;
+    }
+    if plan.wants("explain") && size != 10 {
+        explain::live(bed, plan, size, report).await?;
     }
     if plan.wants("start") && size != 10 {
         start::speaker_start(bed, plan, size, report).await?;

@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::kube::ControlPlane;
 use crate::objects::SYSTEM_NAMESPACE;
 
+/// The account that a suite gives the ClusterRole of the same name, for those who run `ferrocast explain`.
+pub const EXPLAIN_ACCOUNT: &str = "ferrocast-explain";
+
 /// One request of a ServiceAccount of the product.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
@@ -73,12 +76,10 @@ pub type Right = (String, String, String, String, String);
 pub fn rights(requests: &[Request]) -> BTreeSet<Right> {
     let right = |request: &Request| {
         let Request { account, verb, group, resource, namespace, .. } = request.clone();
-        // A right in a ClusterRole is meant for all namespaces; which one a Service's status is in does not matter.
-        let namespace = if ["services/status", "events", "namespaces"].contains(&resource.as_str()) {
-            String::new()
-        } else {
-            namespace
-        };
+        // A right in a ClusterRole is meant for all namespaces; which one a Service's status is in does not matter, nor where the
+        // objects are that `explain` reads.
+        let everywhere = ["services/status", "events", "namespaces"].contains(&resource.as_str());
+        let namespace = if everywhere || account == EXPLAIN_ACCOUNT { String::new() } else { namespace };
         (account, namespace, group, resource, verb)
     };
     requests.iter().filter(|request| !request.resource.is_empty()).map(right).collect()

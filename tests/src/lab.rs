@@ -13,10 +13,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::ferrocast::{Ferrocast, Role, Settings, built};
+use crate::ferrocast::{Ferrocast, Role, Settings, binary, built};
 use crate::kube::{ControlPlane, kube_proxy};
 use crate::objects::{self, CONFIG_NAMESPACE, Endpoint, Service};
 use crate::process::{Process, command, free_port, run, sh, tail};
@@ -386,6 +388,23 @@ impl Lab {
             self.cluster.apply(&slice).await?;
         }
         Ok(())
+    }
+
+    /// `ferrocast explain` with these arguments on a machine that reaches the API server and the nodes, but not the controllers:
+    /// BIRD's.
+    ///
+    /// # Errors
+    /// When it fails, or no controller says where it explains.
+    pub async fn explain_without_controller(&self, arguments: &[&str], kubeconfig: &Path) -> Result<String> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client(), objects::SYSTEM_NAMESPACE);
+        let data = maps.get("ferrocast-explain-ca").await?.data.unwrap_or_default();
+        let port = data.get("controller").and_then(|at| at.rsplit(':').next()).context("no controller")?;
+        let netns = self.bird.netns;
+        ip(netns, &format!("rule add ipproto tcp dport {port} prohibit"))?;
+        let mut explain = command(Some(netns), &binary()?);
+        let printed = run(explain.arg("explain").args(arguments).arg("--kubeconfig").arg(kubeconfig));
+        ip(netns, &format!("rule del ipproto tcp dport {port} prohibit"))?;
+        printed
     }
 
     /// Makes the client send what is for `address` to this router.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ferrocast_tests::audit::{self, Right};
+use ferrocast_tests::audit::{self, EXPLAIN_ACCOUNT, Right};
 use ferrocast_tests::cases;
+use ferrocast_tests::ferrocast::binary;
 use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
-use ferrocast_tests::process::free_port;
+use ferrocast_tests::process::{free_port, run};
 use ferrocast_tests::runner::{self, Context};
 use ferrocast_tests::wait::{ensure_that, eventually};
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ impl Context for Bed {
     }
 }
 
-/// The rights that the Roles and ClusterRoles of `deploy/` grant to the two accounts.
+/// The rights that the Roles and ClusterRoles of `deploy/` grant to the accounts of the same names.
 fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
     let mut rights = BTreeSet::new();
     for (kind, namespace) in [("clusterrole", ""), ("role", SYSTEM_NAMESPACE), ("role", CONFIG_NAMESPACE)] {
@@ -76,6 +77,31 @@ fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
     Ok(rights)
 }
 
+/// Somebody with the ClusterRole for it asks everybody, and is answered by all.
+async fn explain_with_the_right_to(lab: &Lab) -> Result<()> {
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"namespace": SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT},
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": EXPLAIN_ACCOUNT},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ferrocast-explain"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT}],
+    });
+    lab.cluster.apply_all(&[account, binding]).await?;
+    let kubeconfig = lab.plane.token_kubeconfig(SYSTEM_NAMESPACE, EXPLAIN_ACCOUNT).await?;
+    eventually("everybody explains a Service", CONVERGENCE_TIME_MAX, async || {
+        let mut explain = Command::new(binary()?);
+        let told = run(explain.args(["explain", "service", "default/first", "--kubeconfig"]).arg(&kubeconfig))?;
+        let whole = NODES.iter().all(|node| told.contains(node)) && !told.contains("Not answered");
+        ensure_that(whole, || told)
+    })
+    .await?;
+    // A speaker reads where the controller is only for those who do not reach it.
+    lab.explain_without_controller(&["service", "default/first"], &kubeconfig).await.map(drop)
+}
+
 /// The product starts before there is any configuration (it looks for some elsewhere), gets it, loses a kind, changes
 /// its leader and is asked to stop: everything it has a right for.
 async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) -> Result<()> {
@@ -86,14 +112,15 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
     for controller in &mut lab.controllers {
         let port = free_port()?;
         controller.process().terminate().await?;
-        controller.set_arguments(&[&format!("--webhook={HUB}:{port}"), "--webhook-host", HUB]);
+        let explain = format!("--explain={HUB}:{}", free_port()?);
+        controller.set_arguments(&[&format!("--webhook={HUB}:{port}"), "--webhook-host", HUB, &explain]);
         controller.restart()?;
         ports.push(port);
     }
     lab.plane.use_webhook(&format!("https://{HUB}:{}/validate", ports[0]))?;
     for speaker in &mut lab.speakers {
         speaker.process().terminate().await?;
-        speaker.set_arguments(&["--service-bgp-status"]);
+        speaker.set_arguments(&["--service-bgp-status", "--explain=[::]:9132"]);
         speaker.restart()?;
         speaker.wait_until_ready().await?;
     }
@@ -154,6 +181,7 @@ async fn every_granted_right_is_used_and_no_other_is_asked_for(bed: &mut Bed) ->
         .await?;
         lab.controllers[index].wait_until_ready().await?;
     }
+    explain_with_the_right_to(lab).await?;
     // Kinds that are gone are asked about by their definitions.
     let policy = objects::config(CONFIG_NAMESPACE, "BGPPeerPolicy", "first", json!({"routes": {"med": 1}}));
     lab.cluster.apply(&policy).await?;

@@ -90,6 +90,13 @@ impl SessionInfo {
             routes.sent.iter().filter_map(|(prefix, announcement)| routes.terrain.route(prefix, announcement))
         })
     }
+
+    /// The route to `prefix` as the peer has it from us.
+    #[must_use]
+    pub fn route(&self, prefix: &IpNet) -> Option<SentRoute> {
+        let routes = self.routes.as_ref()?;
+        routes.terrain.route(prefix, routes.sent.get(prefix)?)
+    }
 }
 
 /// Messages and events since the peer was last configured.

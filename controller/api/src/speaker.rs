@@ -35,6 +35,9 @@ pub struct SpeakerStatusStatus {
     pub generation: i64,
     /// The node was drained by command: everything is announced as about to go away.
     pub drained: bool,
+    /// Where the speaker answers ferrocast explain: address and port; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<String>,
     /// The first of problems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

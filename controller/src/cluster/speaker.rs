@@ -1,6 +1,7 @@
 //! Writes this speaker's `SpeakerStatus`: on change, at most every few seconds, and nothing at rest.
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -62,6 +63,8 @@ pub struct ReporterInputs {
     pub decisions: watch::Receiver<Decisions>,
     /// Drained by command.
     pub drained: watch::Receiver<bool>,
+    /// Where explanations are served; without an address of its own, at the Node's first.
+    pub explain: Option<SocketAddr>,
 }
 
 /// Writes the status.
@@ -95,10 +98,11 @@ impl SpeakerReporter {
 
     /// The status as it is now; `None`: nothing has been decided.
     fn status(&mut self) -> Option<SpeakerStatusStatus> {
-        let ReporterInputs { bgp, view, peers, decisions, drained, .. } = &mut self.inputs;
-        let config = {
+        let ReporterInputs { bgp, view, peers, decisions, drained, node, explain, .. } = &mut self.inputs;
+        let (config, node_ip) = {
             let view = view.borrow_and_update();
-            (view.epoch_of(SPEAKER_SOURCES) > 0).then(|| view.config.clone())?
+            let node_ip = view.nodes.get(node).and_then(|node| node.internal_ips.first().copied());
+            (view.epoch_of(SPEAKER_SOURCES) > 0).then(|| (view.config.clone(), node_ip))?
         };
         let decisions = decisions.borrow_and_update().clone();
         let peers = peers.borrow_and_update().clone();
@@ -109,6 +113,7 @@ impl SpeakerReporter {
             announced: decisions.desired.announcements.len(),
             generation: decisions.desired.generation,
             drained: *drained.borrow_and_update(),
+            explain: explain.and_then(|listen| reachable(listen, node_ip)),
         };
         Some(status_of(&told, &mut self.since))
     }
@@ -175,6 +180,13 @@ struct Told<'a> {
     announced: usize,
     generation: u64,
     drained: bool,
+    explain: Option<SocketAddr>,
+}
+
+/// Where others reach what listens here.
+fn reachable(listen: SocketAddr, node_ip: Option<IpAddr>) -> Option<SocketAddr> {
+    let ip = if listen.ip().is_unspecified() { node_ip? } else { listen.ip() };
+    Some(SocketAddr::new(ip, listen.port()))
 }
 
 fn number(count: impl TryInto<i64>) -> i64 {
@@ -243,6 +255,7 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
         announced: number(told.announced),
         generation: number(told.generation),
         drained: told.drained,
+        explain: told.explain.map(|at| at.to_string()),
         problem: problems.first().cloned(),
         problems,
         peers,

@@ -1,9 +1,15 @@
 //! `ferrocast explain`: why a Service, an address, a node or a peer is as it is.
 //!
-//! An [`Explanation`] says it, whoever fills it: [`from_plan`] from manifests; from a live cluster it is filled from what the speakers
-//! and the controller tell.
+//! An [`Explanation`] says it, whoever fills it: [`from_plan`] from manifests; from a live cluster every speaker and the controller
+//! fill in what they know ([`of_speaker`], [`of_controller`]) and serve it to who may know ([`serve`]); the command asks them all.
+mod asker;
 pub mod from_plan;
+mod live;
+pub mod of_controller;
+pub mod of_speaker;
 mod render;
+pub mod serve;
+mod told;
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -12,9 +18,8 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::bail;
 use ferrocast_core::model::ServiceKey;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{ExplainArgs, PlanOutput},
@@ -51,8 +56,20 @@ impl Subject {
     }
 }
 
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Service(key) => write!(f, "service {key}"),
+            Self::Address(ip) => write!(f, "address {ip}"),
+            Self::Node(name) => write!(f, "node {name}"),
+            Self::Peer(name) => write!(f, "peer {name}"),
+        }
+    }
+}
+
 /// Kinds of subjects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SubjectKind {
     /// A Service, as NAMESPACE/NAME.
     Service,
@@ -65,7 +82,8 @@ pub enum SubjectKind {
 }
 
 /// The answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Explanation {
     /// What was asked, e.g. `service default/web`.
     pub subject: String,
@@ -77,10 +95,14 @@ pub struct Explanation {
     pub sessions: Vec<SessionExplained>,
     /// Configuration objects that are not in force as written.
     pub configuration: Vec<Fact>,
+    /// Of a live cluster: who was asked and has not answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<Fact>,
 }
 
 /// A code with words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Fact {
     /// Stable.
     pub code: String,
@@ -97,7 +119,8 @@ impl Fact {
 }
 
 /// Why a Service has its addresses, and where they are announced.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct ServiceExplained {
     /// Its namespace.
     pub namespace: String,
@@ -118,7 +141,8 @@ pub struct ServiceExplained {
 }
 
 /// A pool as it looks to a Service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct PoolExplained {
     /// Its name.
     pub pool: String,
@@ -127,7 +151,8 @@ pub struct PoolExplained {
 }
 
 /// What a node does with an address.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct NodeExplained {
     /// The node.
     pub node: String,
@@ -145,7 +170,8 @@ pub struct NodeExplained {
 }
 
 /// What a peer is sent of an address.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct PeerExplained {
     /// The peer.
     pub peer: String,
@@ -162,7 +188,8 @@ pub struct PeerExplained {
 }
 
 /// One session.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct SessionExplained {
     /// The node.
     pub node: String,
@@ -175,6 +202,9 @@ pub struct SessionExplained {
     pub session: Option<String>,
     /// Routes that the peer is to be sent.
     pub routes: usize,
+    /// Routes that it has been sent; `None`: there is no live speaker to ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<usize>,
     /// Why or why not.
     pub reason: Fact,
 }
@@ -182,18 +212,22 @@ pub struct SessionExplained {
 /// Runs the command.
 ///
 /// # Errors
-/// Wrong arguments, or manifests that cannot be read.
+/// Wrong arguments, manifests that cannot be read, or a cluster of which nothing answers.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let subject = Subject::new(args.kind, &args.name).map_err(anyhow::Error::msg)?;
-    let Some(from) = &args.from else { bail!("give --from with a directory of manifests") };
-    let settings = Settings {
-        class: args.load_balancer_class.clone(),
-        ignore_exclude_label: args.ignore_exclude_lb,
-        nodes: args.nodes,
-        assume_endpoints: args.assume_endpoints,
+    let explanation = match &args.from {
+        Some(from) => {
+            let settings = Settings {
+                class: args.load_balancer_class.clone(),
+                ignore_exclude_label: args.ignore_exclude_lb,
+                nodes: args.nodes,
+                assume_endpoints: args.assume_endpoints,
+            };
+            let objects = plan::objects_of(std::slice::from_ref(from), &args.namespace)?;
+            from_plan::explain(&subject, &objects, settings)
+        }
+        None => live::explain(&subject, &args).await?,
     };
-    let objects = plan::objects_of(std::slice::from_ref(from), &args.namespace)?;
-    let explanation = from_plan::explain(&subject, &objects, settings);
     print(&explanation, args.output)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,13 +17,23 @@ pub(super) fn text(explanation: &Explanation, out: &mut impl Write) -> io::Resul
     }
     for session in &explanation.sessions {
         let state = session.session.as_ref().map(|state| format!(" [{state}]")).unwrap_or_default();
-        let routes = if session.desired { format!(", {} routes", session.routes) } else { String::new() };
+        let routes = match (session.desired, session.sent) {
+            (false, _) => String::new(),
+            (true, None) => format!(", {} routes", session.routes),
+            (true, Some(sent)) => format!(", {sent} of {} routes sent", session.routes),
+        };
         writeln!(out, "  {} with {}{state}{routes}: {}", session.node, session.peer, line(&session.reason))?;
     }
     if !explanation.configuration.is_empty() {
         writeln!(out, "Configuration that is not in force as written")?;
     }
     for fact in &explanation.configuration {
+        writeln!(out, "  {}", line(fact))?;
+    }
+    if !explanation.unanswered.is_empty() {
+        writeln!(out, "Not answered")?;
+    }
+    for fact in &explanation.unanswered {
         writeln!(out, "  {}", line(fact))?;
     }
     Ok(())
@@ -120,6 +130,7 @@ mod tests {
             services: vec![service],
             sessions: vec![session],
             configuration: vec![Fact::new("invalid", "IPAddressPool q")],
+            unanswered: vec![Fact::new("notReached", "the speaker of n2")],
         };
         let mut out = Vec::new();
         text(&explanation, &mut out).unwrap();
@@ -136,6 +147,8 @@ Sessions
   n1 with r1, 3 routes: wanted: x
 Configuration that is not in force as written
   invalid: IPAddressPool q
+Not answered
+  notReached: the speaker of n2
 ";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }

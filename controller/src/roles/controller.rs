@@ -1,5 +1,5 @@
 //! `ferrocast controller`.
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use ferrocast_api::{OWN_GROUP, SpeakerStatus};
 use ferrocast_core::{
@@ -30,13 +30,21 @@ use crate::{
         status::StatusWriter,
         watch::Watcher,
     },
+    explain::{
+        of_controller::ControllerExplainer,
+        serve::{
+            AUTHORITY_MAP, AUTHORITY_SECRET, CONTROLLER_KEY, ExplainServer, SERVER_SECRET,
+            gate::{ApiReviews, Gate},
+            reader, server_name,
+        },
+    },
     http::{Admin, Pages, install_metrics},
     in_force::{
         parts::base_name,
         store::{RecordWriter, Wanted},
     },
     tls::{
-        keeper::{ChainFeed, Keeper, Kept},
+        keeper::{ChainFeed, Keeper, Kept, Publish},
         listener::Serving,
     },
     webhook::{
@@ -134,7 +142,10 @@ fn start(
         serve_webhook(workers, client, args, leading, &readers, leadership, epoch);
     }
     let class = args.cluster.load_balancer_class.clone();
-    let (allocator, plan) = AllocatorActor::new(readers.clone(), leadership.clone(), class);
+    let (allocator, plan) = AllocatorActor::new(readers.clone(), leadership.clone(), class.clone());
+    let explainer =
+        ControllerExplainer { class, view: readers.clone(), plan: plan.clone(), allocator: allocator.handle() };
+    serve_explain(workers, client, args, explainer, leadership, epoch);
     workers.spawn(allocator, vital);
     let writer = StatusWriter::new(client.clone(), plan.clone(), leadership.clone(), queue, busy);
     workers.spawn(writer, vital);
@@ -211,7 +222,7 @@ fn serve_webhook(
         secret: WEBHOOK_SECRET.to_owned(),
         common_name: "Ferrocast webhook",
         names,
-        webhook_configuration: args.webhook_configuration.clone(),
+        publish: Publish::Webhook(args.webhook_configuration.clone()),
     };
     let serving = keep_certificate(workers, client, kept, leadership, epoch);
     let settings = ReviewSettings {
@@ -222,6 +233,39 @@ fn serve_webhook(
     let Judged { draft, in_force } = judged;
     let reviewer = Reviewer { client: client.clone(), settings, draft, in_force, view: view.clone() };
     workers.spawn(WebhookServer::new(addr, serving, reviewer), RestartPolicy::EXPENDABLE);
+}
+
+/// Starts what answers `ferrocast explain`, and what keeps the certificate for that, the speakers' included.
+fn serve_explain(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &ControllerArgs,
+    explainer: ControllerExplainer,
+    leadership: &watch::Receiver<Leadership>,
+    epoch: &watch::Receiver<u64>,
+) {
+    let Some(addr) = args.explain else { return };
+    let namespace = certificate_namespace(args);
+    let host = Some(addr.ip()).filter(|ip| !ip.is_unspecified()).or(args.explain_host);
+    if host.is_none() {
+        tracing::warn!("--explain without an address, and no --explain-host: nobody is told where to ask");
+    }
+    let at = host.map(|ip| (CONTROLLER_KEY.to_owned(), SocketAddr::new(ip, addr.port()).to_string()));
+    let kept = Kept {
+        namespace: namespace.to_owned(),
+        secret: AUTHORITY_SECRET.to_owned(),
+        common_name: "Ferrocast explain",
+        names: vec![server_name(namespace)],
+        publish: Publish::Clients {
+            config_map: AUTHORITY_MAP.to_owned(),
+            more: at.into_iter().collect(),
+            server_secret: SERVER_SECRET.to_owned(),
+        },
+    };
+    let serving = keep_certificate(workers, client, kept, leadership, epoch);
+    let gate = Gate::new(Box::new(ApiReviews(client.clone())), reader(namespace));
+    let server = ExplainServer::new(addr, serving, gate, Box::new(explainer), None);
+    workers.spawn(server, RestartPolicy::EXPENDABLE);
 }
 
 /// Where certificates live.

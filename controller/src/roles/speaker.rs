@@ -11,6 +11,7 @@ use ferrocast_core::{
     announce::{Announcer, Desired, Shutdown},
     view::{ClusterView, ViewWriter},
 };
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
@@ -33,8 +34,18 @@ use crate::{
         watch::Watcher,
     },
     decider::{Decider, DeciderSettings, Decisions, SPEAKER_SOURCES, apply},
+    explain::{
+        of_speaker::SpeakerExplainer,
+        serve::{
+            ExplainServer, SERVER_SECRET,
+            gate::{ApiReviews, Gate},
+            reader,
+            relay::Relay,
+        },
+    },
     http::{Admin, Pages, install_metrics},
     state::{self, LoadError, Saved, StateKeeper},
+    tls::{keeper::ServedFeed, listener::Serving},
 };
 
 /// How long the announcers may take to say good-bye; below the usual grace period of a pod.
@@ -62,7 +73,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
 
     let mut workers = Supervisor::default();
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
-    let (view, reader, _epoch) = watch(&mut workers, &client, &args);
+    let (view, reader, epoch) = watch(&mut workers, &client, &args);
     let drained = Arc::new(watch::Sender::new(false));
     let settings = DeciderSettings {
         node: node.clone(),
@@ -78,6 +89,16 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         let keeper = StateKeeper::new(dir.clone(), decisions.clone(), peers_reader.clone());
         workers.spawn(keeper, RestartPolicy::EXPENDABLE);
     }
+    let explainer = SpeakerExplainer {
+        node: node.clone(),
+        class: args.cluster.load_balancer_class.clone(),
+        ignore_exclude_label: args.ignore_exclude_lb,
+        bgp: bgp.clone(),
+        view: reader.clone(),
+        decisions: decisions.clone(),
+        drained: drained.subscribe(),
+    };
+    serve_explain(&mut workers, &client, &args, explainer, &epoch.subscribe());
     let peers_of_status = peers_reader.clone();
     let reporter = SpeakerReporter::new(ReporterInputs {
         client: client.clone(),
@@ -88,6 +109,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         decisions: decisions.clone(),
         drained: drained.subscribe(),
         node: node.clone(),
+        explain: args.explain,
     });
     workers.spawn(reporter, RestartPolicy::EXPENDABLE);
     if args.service_bgp_status {
@@ -119,6 +141,25 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     announcing.stop_token().cancel();
     let announcing_ended = announcing.join().await;
     outcome.and(workers_ended.map_err(Into::into)).and(announcing_ended.map_err(Into::into))
+}
+
+/// Starts what answers `ferrocast explain`, with the certificate that the controller hands out.
+fn serve_explain(
+    workers: &mut Supervisor,
+    client: &Client,
+    args: &SpeakerArgs,
+    explainer: SpeakerExplainer,
+    epoch: &watch::Receiver<u64>,
+) {
+    let (Some(addr), Some(namespace)) = (args.explain, &args.pod_namespace) else { return };
+    let serving = Serving::default();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let watcher = Watcher::new("Secret", secrets, ServedFeed { serving: serving.clone() }, epoch.clone());
+    workers.spawn(watcher.fields(&format!("metadata.name={SERVER_SECRET}")), RestartPolicy::EXPENDABLE);
+    let gate = Gate::new(Box::new(ApiReviews(client.clone())), reader(namespace));
+    let relay = Relay { client: client.clone(), namespace: namespace.clone() };
+    let server = ExplainServer::new(addr, serving, gate, Box::new(explainer), Some(relay));
+    workers.spawn(server, RestartPolicy::EXPENDABLE);
 }
 
 /// What was announced before a restart, if it is to be had.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ferrocast_core::actor::{Actor, ActorError, CancellationToken, chain, sleep_until};
 use k8s_openapi::{
     ByteString,
-    api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret},
+    api::{
+        admissionregistration::v1::ValidatingWebhookConfiguration,
+        core::v1::{ConfigMap, Secret},
+    },
     jiff::Timestamp,
 };
 use kube::{
@@ -55,8 +58,25 @@ pub struct Kept {
     pub common_name: &'static str,
     /// DNS names of the server.
     pub names: Vec<String>,
-    /// The ValidatingWebhookConfiguration whose webhooks are told to trust the authority; somebody else installs it (or not).
-    pub webhook_configuration: String,
+    /// Who is told.
+    pub publish: Publish,
+}
+
+/// Who is told to trust the authority.
+#[derive(Clone, Debug)]
+pub enum Publish {
+    /// The API server: by the webhooks of this ValidatingWebhookConfiguration, which somebody else installs (or not).
+    Webhook(String),
+    /// Clients that read a ConfigMap; and the servers beside this process get the certificate by a Secret of their own, since the
+    /// kept one has the authority's key.
+    Clients {
+        /// Name of the ConfigMap, in the namespace of the Secret. Its key `ca.crt` has the authority.
+        config_map: String,
+        /// What else it says.
+        more: BTreeMap<String, String>,
+        /// Name of the Secret with the server's certificate and key, and nothing else.
+        server_secret: String,
+    },
 }
 
 /// The Secret as it was seen last: `None` before the first list; then the chain, if there is one that can be read.
@@ -89,6 +109,43 @@ impl Feed for ChainFeed {
     }
 }
 
+/// Serves what the Secret holds that a [`Keeper`] elsewhere handed out. While there is none, what was served last stays.
+pub struct ServedFeed {
+    /// What is served.
+    pub serving: Serving,
+}
+
+impl ServedFeed {
+    fn serve(&self, item: Option<Certified>) {
+        let Some(certified) = item else { return };
+        match server_config(&certified) {
+            Ok(config) => self.serving.store(Some(Arc::new(config))),
+            Err(error) => tracing::error!(error, "cannot serve the certificate"),
+        }
+    }
+}
+
+impl Feed for ServedFeed {
+    type Object = Secret;
+    type Item = Option<Certified>;
+
+    fn digest(&mut self, object: Secret) -> Option<Certified> {
+        let data = object.data.as_ref()?;
+        // Who renews it looks at its end, we do not.
+        Some(Certified { certificate: text(data, SERVER_CERTIFICATE)?, key: text(data, SERVER_KEY)?, expires_s: 0 })
+    }
+
+    fn replace(&mut self, mut items: Vec<Option<Certified>>, _epoch: u64) {
+        self.serve(items.pop().flatten());
+    }
+
+    fn apply(&mut self, item: Option<Certified>) {
+        self.serve(item);
+    }
+
+    fn remove(&mut self, _item: Option<Certified>) {}
+}
+
 /// The text of a key of a Secret.
 fn text(data: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
     String::from_utf8(data.get(key)?.0.clone()).ok()
@@ -105,6 +162,11 @@ fn read(secret: &Secret) -> Option<Chain> {
         server: part(SERVER_CERTIFICATE, SERVER_KEY, validity.server_expires_s)?,
         former_authority: text(data, FORMER_AUTHORITY).unwrap_or_default(),
     })
+}
+
+/// Is everything of ours there? What others have added does not matter.
+fn holds<T: PartialEq>(found: Option<&BTreeMap<String, T>>, ours: &BTreeMap<String, T>) -> bool {
+    ours.iter().all(|(key, value)| found.and_then(|found| found.get(key)) == Some(value))
 }
 
 /// What the Secret holds.
@@ -193,9 +255,64 @@ impl Keeper {
         api.create(&PostParams::default(), &secret).await.map(drop)
     }
 
-    /// Tells the API server what to trust; false if there is nobody to tell yet.
+    /// Tells who must know; false if there is nobody to tell yet.
     async fn publish(&self, chain: &Chain) -> Result<bool, kube::Error> {
-        let name = &*self.kept.webhook_configuration;
+        match &self.kept.publish {
+            Publish::Webhook(name) => self.tell_api_server(name, chain).await,
+            Publish::Clients { config_map, more, server_secret } => {
+                // Trust first: a certificate of a new authority is served only after clients can know it.
+                self.tell_clients(config_map, more, chain).await?;
+                self.hand_out(server_secret, chain).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Writes the ConfigMap if it says something else.
+    async fn tell_clients(
+        &self,
+        name: &str,
+        more: &BTreeMap<String, String>,
+        chain: &Chain,
+    ) -> Result<(), kube::Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.kept.namespace);
+        let mut data = more.clone();
+        data.insert(AUTHORITY_CERTIFICATE.to_owned(), chain.trusted());
+        let found = api.get_opt(name).await?;
+        if holds(found.as_ref().and_then(|map| map.data.as_ref()), &data) {
+            return Ok(());
+        }
+        if found.is_some() {
+            let patch = Patch::Merge(json!({ "data": data }));
+            api.patch(name, &PatchParams::default(), &patch).await?;
+        } else {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+            let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
+            api.create(&PostParams::default(), &map).await?;
+        }
+        tracing::info!(config_map = name, "clients are told what to trust and where to ask");
+        Ok(())
+    }
+
+    /// Writes the servers' Secret if it holds something else.
+    async fn hand_out(&self, name: &str, chain: &Chain) -> Result<(), kube::Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.kept.namespace);
+        let Certified { certificate, key, .. } = &chain.server;
+        let data: BTreeMap<String, ByteString> = [(SERVER_CERTIFICATE, certificate), (SERVER_KEY, key)]
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), ByteString(text.as_bytes().to_vec())))
+            .collect();
+        let found = api.get_opt(name).await?;
+        if holds(found.as_ref().and_then(|secret| secret.data.as_ref()), &data) {
+            return Ok(());
+        }
+        self.write_secret(name, data).await?;
+        tracing::info!(secret = name, "certificate handed out");
+        Ok(())
+    }
+
+    /// Tells the API server what to trust; false if nobody has installed the webhook's configuration yet.
+    async fn tell_api_server(&self, name: &str, chain: &Chain) -> Result<bool, kube::Error> {
         let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let Some(found) = api.get_opt(name).await? else { return Ok(false) };
         let bundle = ByteString(chain.trusted().into_bytes());
