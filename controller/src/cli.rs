@@ -91,6 +91,10 @@ pub struct ClusterArgs {
     /// Serve Services of this loadBalancerClass. Without it: those without a class.
     #[arg(long)]
     pub load_balancer_class: Option<Arc<str>>,
+    /// Work although Pods of MetalLB run in the configuration namespace. Without it a controller only reads while MetalLB's
+    /// controller runs, and a speaker dials nobody while MetalLB's speaker runs on its node.
+    #[arg(long)]
+    pub ignore_metallb: bool,
 }
 
 /// `ferrocast controller`.

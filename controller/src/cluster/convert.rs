@@ -2,8 +2,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ferrocast_core::model::{
-    AnnotationText, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service, ServiceAnnotations,
-    ServiceCondition, ServiceKey, TrafficPolicy,
+    AnnotationText, BGP_SOURCES_ANNOTATION, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service,
+    ServiceAnnotations, ServiceCondition, ServiceKey, TrafficPolicy,
 };
 use ipnet::IpNet;
 use k8s_openapi::{
@@ -169,6 +169,7 @@ pub fn node(object: &core::Node) -> Node {
             .filter(|a| a.type_ == "InternalIP")
             .filter_map(|a| a.address.parse().ok())
             .collect(),
+        bgp_sources: bgp_sources(&object.metadata),
         pod_cidrs: pod_cidrs(object.spec.as_ref()),
         network_unavailable: status
             .and_then(|s| s.conditions.as_ref())
@@ -176,6 +177,11 @@ pub fn node(object: &core::Node) -> Node {
             .flatten()
             .any(|c| c.type_ == "NetworkUnavailable" && c.status == "True"),
     }
+}
+
+fn bgp_sources(meta: &ObjectMeta) -> Vec<IpAddr> {
+    let text = meta.annotations.as_ref().and_then(|all| all.get(BGP_SOURCES_ANNOTATION));
+    text.into_iter().flat_map(|text| text.split(',')).filter_map(|word| word.trim().parse().ok()).collect()
 }
 
 /// One endpoint as an EndpointSlice names it.
