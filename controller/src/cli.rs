@@ -195,7 +195,7 @@ impl From<OnAddressLoss> for ferrocast_core::config::OnAddressLoss {
 }
 
 /// A duration as in the configuration objects, e.g. `5s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     ferrocast_core::config::parse_duration(text)
 }
 

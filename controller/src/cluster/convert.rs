@@ -241,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn sources_of_sessions_are_the_addresses_that_a_nodes_annotation_names() {
+        let object =
+            json!({"metadata": {"name": "n", "annotations": {BGP_SOURCES_ANNOTATION: "192.0.2.2, fd00::2,x"}}});
+        let digest = node(&serde_json::from_value(object).unwrap());
+        assert_eq!(digest.bgp_sources, ["192.0.2.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+    }
+
+    #[test]
     fn endpoint_serves_when_ready_absent_or_true_or_serving() {
         let object: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"namespace": "a", "name": "b-1", "labels": {"kubernetes.io/service-name": "b"}},

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 
 use super::{lean::LeanPod, watch::Feed};
 
-/// Only Pods that run count: what was evicted or has ended stays in the API for a while.
-pub const RUNNING: &str = "status.phase=Running";
+/// Pods that run or are about to: after a node's start the old speaker is there as soon as ours. What was evicted or has ended
+/// stays in the API for a while.
+pub const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// A part of MetalLB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Part {
     }
 }
 
-/// Names of the Pods of one part that run and are not told to end; `None`: not known yet.
+/// Names of the Pods of one part that have not ended and are not told to; `None`: not known yet.
 pub type Living = Option<Arc<BTreeSet<String>>>;
 
 /// Whom we must wait for: Pods that live, or what is not known yet.

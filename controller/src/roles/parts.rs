@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::cli::ClusterArgs;
 use crate::cluster::{
-    metallb::{Living, Part, PodFeed, RUNNING},
+    metallb::{Living, NOT_ENDED, Part, PodFeed},
     resources::{Kind, ResourceFeed, ResourcesDraft, SECRETS, SecretFeed},
     watch::Watcher,
 };
@@ -96,7 +96,7 @@ pub(super) fn watch_metallb(
         return watch::channel(Some(Arc::default())).1;
     }
     let (feed, living) = PodFeed::new(part);
-    let fields = node.map_or_else(|| RUNNING.to_owned(), |node| format!("{RUNNING},spec.nodeName={node}"));
+    let fields = node.map_or_else(|| NOT_ENDED.to_owned(), |node| format!("{NOT_ENDED},spec.nodeName={node}"));
     let pods = Api::namespaced(client.clone(), &cluster.namespace);
     let watcher = Watcher::new("Pod", pods, feed, epoch.clone()).fields(&fields).forbidden_is_empty();
     supervisor.spawn(watcher, RestartPolicy::VITAL);
