@@ -96,6 +96,10 @@ pub struct ClusterArgs {
     /// Serve Services of this loadBalancerClass. Without it: those without a class.
     #[arg(long)]
     pub load_balancer_class: Option<Arc<str>>,
+    /// Work although Pods of MetalLB run in the configuration namespace. Without it a controller only reads while MetalLB's
+    /// controller runs, and a speaker dials nobody while MetalLB's speaker runs on its node.
+    #[arg(long)]
+    pub ignore_metallb: bool,
 }
 
 /// `ferrocast controller`.
@@ -208,7 +212,7 @@ impl From<OnAddressLoss> for ferrocast_core::config::OnAddressLoss {
 }
 
 /// A duration as in the configuration objects, e.g. `5s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     ferrocast_core::config::parse_duration(text)
 }
 

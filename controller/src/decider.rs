@@ -5,7 +5,6 @@ use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
     announce::{Announcer, Desired},
-    config::any_selector_matches,
     decide::{Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among},
     model::{Node, ServiceKey},
     pacer::{Pacer, Wanted},
@@ -15,7 +14,11 @@ use imbl::{OrdMap, ordmap::DiffItem};
 use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{records::Record, state::Saved};
+use crate::{
+    cluster::metallb::{Living, must_wait, peers_of},
+    records::Record,
+    state::Saved,
+};
 
 /// How long a speaker waits for its first decision before it announces again what it did before its restart.
 pub const RESTORE_AFTER: Duration = Duration::from_secs(1);
@@ -31,6 +34,8 @@ pub struct Decisions {
     pub records: OrdMap<ServiceKey, Arc<Record>>,
     /// What the announcers were handed last: what follows from the decisions, as far as the pacer lets it through.
     pub desired: Desired,
+    /// Pods of MetalLB's speaker on this node, for whose end the sessions wait.
+    pub waits_for: Living,
 }
 
 /// Decides for one node.
@@ -42,6 +47,9 @@ pub struct Decider {
     drain_time: Duration,
     drained: watch::Receiver<bool>,
     saved: Option<Saved>,
+    metallb: watch::Receiver<Living>,
+    /// The old speaker was gone once: whatever comes later, our sessions stay.
+    took_over: bool,
     peers: watch::Sender<Arc<PeerSet>>,
     announcers: Vec<Arc<dyn Announcer>>,
     decisions: watch::Sender<Decisions>,
@@ -78,6 +86,8 @@ pub struct DeciderSettings {
     pub drained: watch::Receiver<bool>,
     /// What was announced before a restart: announced again if there is no decision within [`RESTORE_AFTER`].
     pub saved: Option<Saved>,
+    /// MetalLB's speaker on this node: while it lives, no peer is dialled from the address that it has its sessions from.
+    pub metallb: watch::Receiver<Living>,
 }
 
 impl Decider {
@@ -90,19 +100,32 @@ impl Decider {
         announcers: Vec<Arc<dyn Announcer>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
-        let DeciderSettings { node, class, ignore_exclude_label, drain_time, drained, saved } = settings;
-        (
-            Self { view, node, class, ignore_exclude_label, drain_time, drained, saved, peers, announcers, decisions },
-            readers,
-        )
+        let DeciderSettings { node, class, ignore_exclude_label, drain_time, drained, saved, metallb } = settings;
+        let decider = Self {
+            view,
+            node,
+            class,
+            ignore_exclude_label,
+            drain_time,
+            drained,
+            saved,
+            metallb,
+            took_over: false,
+            peers,
+            announcers,
+            decisions,
+        };
+        (decider, readers)
     }
 
     /// Takes in the newest view; true if there is anything to hand over.
     fn step(&mut self, state: &mut State) {
         let view = self.view.borrow_and_update().clone();
-        if view.epoch_of(SPEAKER_SOURCES) == 0 {
+        let metallb = self.metallb.borrow_and_update().clone();
+        if view.epoch_of(SPEAKER_SOURCES) == 0 || metallb.is_none() {
             return; // not seen yet is not deleted
         }
+        self.heed_metallb(metallb);
         let node = view.nodes.get(&self.node).cloned();
         let node = node.unwrap_or_else(|| Arc::new(Node { name: self.node.clone(), ..Node::default() }));
         self.publish_peers(&view, &node);
@@ -148,6 +171,26 @@ impl Decider {
         state.seen = Some(view);
     }
 
+    /// Takes note of MetalLB's speaker on this node.
+    fn heed_metallb(&mut self, living: Living) {
+        if self.took_over {
+            return;
+        }
+        let before = self.decisions.borrow().waits_for.clone();
+        self.took_over = !must_wait(&living);
+        let waits_for = living.filter(|_| !self.took_over);
+        match &waits_for {
+            Some(pods) if before.is_none() => {
+                tracing::info!(?pods, "MetalLB's speaker runs on this node: waiting for its end before dialling");
+            }
+            None if before.is_some() => tracing::info!("MetalLB's speaker has ended: dialling"),
+            _ => {}
+        }
+        if waits_for != before {
+            self.decisions.send_modify(|published| published.waits_for = waits_for);
+        }
+    }
+
     /// Announces again what was announced before a restart.
     async fn restore(&mut self) {
         let Some(Saved { peers, desired }) = self.saved.take() else { return };
@@ -157,6 +200,7 @@ impl Decider {
             routes,
             "nothing is decided yet: announcing what was before the restart"
         );
+        self.took_over = true;
         self.peers.send_replace(Arc::new(peers));
         apply(&self.announcers, desired.clone()).await;
         self.decisions.send_modify(|published| published.desired = desired);
@@ -164,12 +208,10 @@ impl Decider {
 
     /// Publishes the peers that this node talks to.
     fn publish_peers(&self, view: &ClusterView, node: &Arc<Node>) {
-        let peers = view.config.peers.iter();
-        let peers = peers.filter(|(_, p)| any_selector_matches(&p.node_selectors, &node.labels));
         let set = PeerSet {
             node_name: self.node.clone(),
             internal_ips: node.internal_ips.clone(),
-            peers: peers.map(|(name, peer)| (name.clone(), peer.clone())).collect(),
+            peers: peers_of(&view.config, node, !self.took_over),
         };
         self.peers.send_if_modified(|now| {
             let changed = **now != set;
@@ -200,6 +242,7 @@ impl Decider {
                     by_service: state.by_service.clone(),
                     records: state.records.clone(),
                     desired: paced.now,
+                    waits_for: published.waits_for.clone(),
                 };
             }
             changed
@@ -326,6 +369,7 @@ impl Actor for Decider {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Ok(()) = self.drained.changed() => {}
+                Ok(()) = self.metallb.changed() => {}
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 () = sleep_until(again_at.map(Instant::from_std)) => {}
                 () = sleep_until(self.saved.as_ref().map(|_| restore_at)) => restore = true,

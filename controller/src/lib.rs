@@ -36,8 +36,10 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet =
-        matches!(cli.command, Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_) | Command::Explain(_));
+    let quiet = matches!(
+        cli.command,
+        Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_) | Command::Explain(_) | Command::Migrate(_)
+    );
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
@@ -75,7 +77,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .with_context(|| format!("cannot prepare {}", args.dir.display()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Migrate(command) => return migrate::run(command),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -86,11 +87,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Plan(args) => plan::run(args).await,
             Command::Explain(args) => explain::run(args).await,
-            Command::Crds { .. }
-            | Command::Validate(_)
-            | Command::PrepareStateDir(_)
-            | Command::Completions { .. }
-            | Command::Migrate(_) => Ok(ExitCode::SUCCESS),
+            Command::Migrate(command) => migrate::run(command).await,
+            Command::Crds { .. } | Command::Validate(_) | Command::PrepareStateDir(_) | Command::Completions { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     })
 }

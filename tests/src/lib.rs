@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod ferrocast;
+pub mod held;
 pub mod interop;
 pub mod kube;
 pub mod lab;

@@ -3,7 +3,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use ferrocast_core::{
     config::Peer,
     registry::Registry,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use crate::{
     dial::{Dial, TcpDial},
@@ -104,7 +104,7 @@ impl BgpAnnouncer {
             node: peers.clone(),
             dial,
             tuning,
-            started: Instant::now(),
+            began: Arc::new(OnceLock::new()),
             bfd: bfd.clone(),
             listen_errors: watch::Sender::new(Arc::default()),
         };

@@ -10,6 +10,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
+    time::Instant,
 };
 
 use crate::{
@@ -65,6 +66,9 @@ impl Manager {
 
     /// Makes the sessions agree with `set`; those whose peer is unchanged are not touched.
     fn reconcile(&mut self, set: &PeerSet, stop: &CancellationToken) {
+        if !set.peers.is_empty() {
+            self.shared.began.get_or_init(Instant::now);
+        }
         self.closing.retain(|_, child| !child.is_stopped());
         let gone: Vec<_> = self.running.keys().filter(|name| !set.peers.contains_key(*name)).cloned().collect();
         for name in gone {

@@ -2,8 +2,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ferrocast_core::model::{
-    AnnotationText, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service, ServiceAnnotations,
-    ServiceCondition, ServiceKey, TrafficPolicy,
+    AnnotationText, BGP_SOURCES_ANNOTATION, FamilyPolicy, IpFamily, Labels, Node, Port, Protocol, Service,
+    ServiceAnnotations, ServiceCondition, ServiceKey, TrafficPolicy,
 };
 use ipnet::IpNet;
 use k8s_openapi::{
@@ -169,6 +169,7 @@ pub fn node(object: &core::Node) -> Node {
             .filter(|a| a.type_ == "InternalIP")
             .filter_map(|a| a.address.parse().ok())
             .collect(),
+        bgp_sources: bgp_sources(&object.metadata),
         pod_cidrs: pod_cidrs(object.spec.as_ref()),
         network_unavailable: status
             .and_then(|s| s.conditions.as_ref())
@@ -176,6 +177,11 @@ pub fn node(object: &core::Node) -> Node {
             .flatten()
             .any(|c| c.type_ == "NetworkUnavailable" && c.status == "True"),
     }
+}
+
+fn bgp_sources(meta: &ObjectMeta) -> Vec<IpAddr> {
+    let text = meta.annotations.as_ref().and_then(|all| all.get(BGP_SOURCES_ANNOTATION));
+    text.into_iter().flat_map(|text| text.split(',')).filter_map(|word| word.trim().parse().ok()).collect()
 }
 
 /// One endpoint as an EndpointSlice names it.
@@ -232,6 +238,14 @@ mod tests {
         assert!(digest.ingress_foreign);
         assert_eq!((digest.cluster_ips.len(), &*digest.resource_version), (2, "7"));
         assert_eq!(&*service(&object, false).resource_version, "");
+    }
+
+    #[test]
+    fn sources_of_sessions_are_the_addresses_that_a_nodes_annotation_names() {
+        let object =
+            json!({"metadata": {"name": "n", "annotations": {BGP_SOURCES_ANNOTATION: "192.0.2.2, fd00::2,x"}}});
+        let digest = node(&serde_json::from_value(object).unwrap());
+        assert_eq!(digest.bgp_sources, ["192.0.2.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
     }
 
     #[test]

@@ -21,19 +21,29 @@ struct LeanMeta {
     uid: Option<String>,
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let LeanMeta { name, namespace, uid, resource_version, creation_timestamp, labels, annotations } =
-        LeanMeta::deserialize(deserializer)?;
+    let LeanMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        creation_timestamp,
+        deletion_timestamp,
+        labels,
+        annotations,
+    } = LeanMeta::deserialize(deserializer)?;
     Ok(ObjectMeta {
         name,
         namespace,
         uid,
         resource_version,
         creation_timestamp,
+        deletion_timestamp,
         labels,
         annotations,
         ..ObjectMeta::default()
@@ -100,6 +110,10 @@ lean! {
     LeanNamespace of core::Namespace, ClusterResourceScope, {}
 }
 lean! {
+    /// A Pod; of it only the metadata counts.
+    LeanPod of core::Pod, NamespaceResourceScope, {}
+}
+lean! {
     /// An EndpointSlice.
     LeanSlice of discovery::EndpointSlice, NamespaceResourceScope, { endpoints: Option<Vec<discovery::Endpoint>> }
 }
@@ -131,6 +145,7 @@ mod tests {
     fn lean_types_are_asked_for_at_the_same_address() {
         assert_eq!(LeanService::url_path(&(), Some("n")), core::Service::url_path(&(), Some("n")));
         assert_eq!(LeanSlice::url_path(&(), None), discovery::EndpointSlice::url_path(&(), None));
+        assert_eq!(LeanPod::url_path(&(), Some("n")), core::Pod::url_path(&(), Some("n")));
         assert_eq!(LeanNamespace::url_path(&(), None), core::Namespace::url_path(&(), None));
     }
 }

@@ -18,6 +18,8 @@ use kube::{
 };
 use tokio::{sync::watch, time::Instant};
 
+use super::metallb::{Living, must_wait};
+
 /// How long others wait after the last renewal they saw.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long the leader goes on without a successful renewal. The gap to [`LEASE_DURATION`] is what its last write may take.
@@ -63,6 +65,8 @@ pub struct Leader {
     seen: Option<Seen>,
     /// The last attempt failed, and that was logged.
     failing: bool,
+    /// MetalLB's controller: while it lives, nobody leads.
+    metallb: Option<watch::Receiver<Living>>,
 }
 
 impl Leader {
@@ -75,7 +79,33 @@ impl Leader {
     ) -> (Self, watch::Receiver<Leadership>, watch::Receiver<u64>) {
         let (leadership, leadership_rx) = watch::channel(Leadership::default());
         let (epoch, epoch_rx) = watch::channel(1);
-        (Self { api, name, identity, leadership, epoch, terms: 1, seen: None, failing: false }, leadership_rx, epoch_rx)
+        let leader =
+            Self { api, name, identity, leadership, epoch, terms: 1, seen: None, failing: false, metallb: None };
+        (leader, leadership_rx, epoch_rx)
+    }
+
+    /// Stands only while none of these Pods lives, and gives the Lease up when one comes to life.
+    #[must_use]
+    pub fn after(mut self, metallb: watch::Receiver<Living>) -> Self {
+        self.metallb = Some(metallb);
+        self
+    }
+
+    /// Returns once none of the Pods to wait for lives.
+    async fn wait_for_metallb(&mut self) -> Result<(), ActorError> {
+        let Some(metallb) = &mut self.metallb else { return Ok(()) };
+        let living = metallb.borrow_and_update().clone();
+        if !must_wait(&living) {
+            return Ok(());
+        }
+        if let Some(pods) = living {
+            tracing::warn!(?pods, "MetalLB's controller is alive: reading only, until it is gone");
+            metrics::gauge!("ferrocast_waiting_for_metallb").set(1.0);
+        }
+        let gone = metallb.wait_for(|living| !must_wait(living)).await;
+        gone.map_err(|_| ActorError::Upstream("MetalLB's Pods"))?;
+        metrics::gauge!("ferrocast_waiting_for_metallb").set(0.0);
+        Ok(())
     }
 
     fn observe(&mut self, lease: Lease, now: Instant) {
@@ -194,6 +224,10 @@ impl Leader {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = comes_to_life(self.metallb.as_mut()) => {
+                    tracing::warn!(term, "MetalLB's controller has come to life: no write until it is gone");
+                    break;
+                }
                 () = tokio::time::sleep(RETRY_PERIOD) => {}
             }
             let asked = Instant::now();
@@ -229,6 +263,17 @@ impl Leader {
     }
 }
 
+/// Returns when one of the Pods to wait for lives.
+async fn comes_to_life(metallb: Option<&mut watch::Receiver<Living>>) {
+    let lives = match metallb {
+        Some(metallb) => metallb.wait_for(must_wait).await.is_ok(),
+        None => false,
+    };
+    if !lives {
+        std::future::pending::<()>().await; // the watcher has ended, and with it soon the process
+    }
+}
+
 impl Actor for Leader {
     const NAME: &'static str = "leader";
 
@@ -237,11 +282,18 @@ impl Actor for Leader {
         let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut changes = Box::pin(watcher::watcher(self.api.clone(), only));
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                gone = self.wait_for_metallb() => gone?,
+            }
             let began = Instant::now();
             if self.attempt_in_time().await {
                 self.lead(began, &stop).await;
-                if stop.is_cancelled() {
+                let yields = self.metallb.as_ref().is_some_and(|metallb| must_wait(&metallb.borrow()));
+                if stop.is_cancelled() || yields {
                     self.release().await;
+                }
+                if stop.is_cancelled() {
                     return Ok(());
                 }
             }

@@ -9,6 +9,7 @@ pub mod feeds;
 pub mod lean;
 pub mod lease;
 pub mod memory_status;
+pub mod metallb;
 pub mod pool_status;
 pub mod resources;
 mod rounds;

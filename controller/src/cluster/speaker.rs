@@ -26,7 +26,10 @@ use kube::{
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
-use crate::decider::{Decisions, SPEAKER_SOURCES};
+use crate::{
+    cluster::metallb::Living,
+    decider::{Decisions, SPEAKER_SOURCES},
+};
 
 /// Shortest time between two writes: a hundred nodes are twenty writes a second at the worst.
 const WRITE_PERIOD: Duration = Duration::from_secs(5);
@@ -114,6 +117,7 @@ impl SpeakerReporter {
             generation: decisions.desired.generation,
             drained: *drained.borrow_and_update(),
             explain: explain.and_then(|listen| reachable(listen, node_ip)),
+            waits_for: decisions.waits_for.clone(),
         };
         Some(status_of(&told, &mut self.since))
     }
@@ -181,6 +185,7 @@ struct Told<'a> {
     generation: u64,
     drained: bool,
     explain: Option<SocketAddr>,
+    waits_for: Living,
 }
 
 /// Where others reach what listens here.
@@ -207,6 +212,9 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
     since.retain(|name, _| told.peers.peers.contains_key(name));
     let mut peers = Vec::with_capacity(told.peers.peers.len());
     let mut problems: Vec<String> = Vec::new();
+    for pod in told.waits_for.iter().flat_map(|pods| &**pods) {
+        problems.push(text(format!("waits for the end of MetalLB's speaker on this node, Pod {pod}")));
+    }
     for (name, peer) in &told.peers.peers {
         let info = sessions.get(&**name).copied();
         let dial = ferrocast_bgp::support(peer);

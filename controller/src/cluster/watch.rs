@@ -59,6 +59,8 @@ pub struct Watcher<F: Feed> {
     crd: Option<(Api<CustomResourceDefinition>, String)>,
     /// An installation may lack the type: then it has no objects.
     optional: bool,
+    /// A list that is not allowed is an empty one.
+    forbidden_is_empty: bool,
     /// The type is not there; its objects are not said to be gone by that.
     type_missing: bool,
     /// The type is back; until then objects that are missing count as not restored yet.
@@ -69,7 +71,18 @@ impl<F: Feed> Watcher<F> {
     /// A watcher of `api`; `epoch` numbers the lists.
     pub fn new(kind: &'static str, api: Api<F::Object>, feed: F, epoch: watch::Receiver<u64>) -> Self {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
-        Self { kind, api, config, feed, epoch, crd: None, optional: false, type_missing: false, restoring_until: None }
+        Self {
+            kind,
+            api,
+            config,
+            feed,
+            epoch,
+            crd: None,
+            optional: false,
+            forbidden_is_empty: false,
+            type_missing: false,
+            restoring_until: None,
+        }
     }
 
     /// Watches only what this field selector matches.
@@ -98,6 +111,13 @@ impl<F: Feed> Watcher<F> {
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    /// The rights to these objects may be missing: then there are none, and a warning.
+    #[must_use]
+    pub fn forbidden_is_empty(mut self) -> Self {
+        self.forbidden_is_empty = true;
         self
     }
 
@@ -184,6 +204,13 @@ impl<F: Feed> Watcher<F> {
                         );
                     }
                     self.feed.restore(Vec::new(), epoch); // takes away nothing that was known
+                    tokio::time::sleep(LACKING_RETRY).await;
+                }
+                Err(error) if self.forbidden_is_empty && refusal(&error) == Some(403) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(kind = self.kind, error = %chain(&error), "not allowed to list: taken for none");
+                    }
+                    self.feed.restore(Vec::new(), epoch);
                     tokio::time::sleep(LACKING_RETRY).await;
                 }
                 Err(error) => {

@@ -1,4 +1,6 @@
 //! `ferrocast migrate`: from other load balancers to this one.
+pub mod change_over;
+pub mod check;
 pub mod configmap;
 pub mod others;
 pub mod reader;
@@ -15,6 +17,11 @@ use others::Source;
 /// `ferrocast migrate`.
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
+    /// Say what would differ from MetalLB, object by object and address by address, and how each BGP session can change over
+    /// (exit code: 0 nothing differs, 2 something does, 1 error).
+    Check(check::CheckArgs),
+    /// Change over from MetalLB, step by step, each checked; without --yes only say the steps.
+    Run(change_over::RunArgs),
     /// Convert MetalLB's configuration file, of any version before there were resources, to resources.
     Configmap(ConvertArgs),
     /// Convert the pools of kube-vip's ConfigMap; tell which annotations of Services to set.
@@ -35,17 +42,24 @@ pub struct ConvertArgs {
     pub namespace: String,
 }
 
-/// Runs it: objects on standard output, what is not understood or not kept on standard error.
+/// Runs it.
 ///
 /// # Errors
-/// If the file cannot be read.
-pub fn run(command: &MigrateCommand) -> anyhow::Result<ExitCode> {
-    let (args, source) = match command {
+/// What the command fails with.
+pub async fn run(command: MigrateCommand) -> anyhow::Result<ExitCode> {
+    let (args, source) = match &command {
+        MigrateCommand::Check(args) => return check::run(args).await,
+        MigrateCommand::Run(args) => return change_over::run(args).await,
         MigrateCommand::Configmap(args) => (args, None),
         MigrateCommand::KubeVip(args) => (args, Some(Source::KubeVip)),
         MigrateCommand::Purelb(args) => (args, Some(Source::PureLb)),
         MigrateCommand::Cilium(args) => (args, Some(Source::Cilium)),
     };
+    convert(args, source)
+}
+
+/// Objects on standard output, what is not understood or not kept on standard error.
+fn convert(args: &ConvertArgs, source: Option<Source>) -> anyhow::Result<ExitCode> {
     let text = read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let converted = match source {
         None => configmap::convert(&text, &args.namespace),

@@ -33,11 +33,7 @@ const BASIC_AUTH: &str = "type=kubernetes.io/basic-auth";
 ///
 /// # Errors
 /// No cluster, or one that does not let its objects be listed.
-pub(super) async fn objects(
-    kubeconfig: Option<&Path>,
-    namespace: &str,
-    class: Option<&str>,
-) -> anyhow::Result<Objects> {
+pub async fn objects(kubeconfig: Option<&Path>, namespace: &str, class: Option<&str>) -> anyhow::Result<Objects> {
     let client = client::connect(kubeconfig).await?;
     let mut manifests = Manifests::default();
     add::<Service>("Service", "v1", Api::all(client.clone()), "", &mut manifests).await?;

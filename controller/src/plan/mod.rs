@@ -1,5 +1,5 @@
 //! `ferrocast plan`: the state that manifests lead to, and what would change if some were applied.
-mod cluster;
+pub mod cluster;
 pub mod diff;
 pub mod endpoints;
 pub mod fleet;

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::parts::{Elsewhere, stop_signal, watch_configuration, watch_record};
+use super::parts::{Elsewhere, stop_signal, watch_configuration, watch_metallb, watch_record};
 use crate::{
     allocator::{AllocatorActor, CONTROLLER_SOURCES, Plan},
     cli::ControllerArgs,
@@ -25,6 +25,7 @@ use crate::{
         feeds::{EndpointsFeed, NamespaceFeed, NodeFeed, ServiceFeed},
         lease::{Leader, Leadership},
         memory_status::MemoryWriter,
+        metallb::{Living, Part},
         pool_status::PoolStatusWriter,
         resources::ResourcesDraft,
         status::StatusWriter,
@@ -86,8 +87,9 @@ pub async fn run(args: ControllerArgs) -> anyhow::Result<()> {
     let mut leaders = Supervisor::default();
     let mut workers = Supervisor::default();
     let (view, plan) = start(&mut workers, &client, &args, &identity, &leadership, &epoch);
-    leaders.spawn(leader, RestartPolicy::VITAL);
-    let pages = pages(metrics, view, leadership, plan);
+    let metallb = watch_metallb(&mut workers, &client, &args.cluster, (Part::Controller, None), &epoch);
+    leaders.spawn(leader.after(metallb.clone()), RestartPolicy::VITAL);
+    let pages = pages(metrics, view, leadership, plan, metallb);
     leaders.spawn(Admin::new(args.http, pages), RestartPolicy::EXPENDABLE);
 
     let outcome = tokio::select! {
@@ -329,6 +331,7 @@ fn pages(
     view: ViewWriter,
     leadership: watch::Receiver<Leadership>,
     plan: watch::Receiver<Plan>,
+    metallb: watch::Receiver<Living>,
 ) -> Pages {
     let allocations = move || {
         let plan = plan.borrow().clone();
@@ -340,7 +343,8 @@ fn pages(
                 Some(json!({"service": key.as_str(), "ips": outcome.ips, "pool": outcome.pool, "code": outcome.code}))
             })
             .collect();
-        json!({"leading": leadership.borrow().term.is_some(), "services": services})
+        let waits_for: Vec<String> = metallb.borrow().iter().flat_map(|pods| pods.iter().cloned()).collect();
+        json!({"leading": leadership.borrow().term.is_some(), "waitsFor": waits_for, "services": services})
     };
     Pages {
         metrics,

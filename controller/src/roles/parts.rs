@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::cli::ClusterArgs;
 use crate::cluster::{
+    metallb::{Living, NOT_ENDED, Part, PodFeed},
     resources::{Kind, ResourceFeed, ResourcesDraft, SECRETS, SecretFeed},
     watch::Watcher,
 };
@@ -80,6 +81,26 @@ pub(super) fn watch_record(
     let watcher = Watcher::new("ConfigMap", maps, feed, epoch.clone()).labels(&selector);
     supervisor.spawn(watcher, RestartPolicy::VITAL);
     stored
+}
+
+/// Starts the watcher of the Pods of a part of MetalLB (on one node, or anywhere), and returns which of them live.
+pub(super) fn watch_metallb(
+    supervisor: &mut Supervisor,
+    client: &Client,
+    cluster: &ClusterArgs,
+    (part, node): (Part, Option<&str>),
+    epoch: &watch::Receiver<u64>,
+) -> watch::Receiver<Living> {
+    if cluster.ignore_metallb {
+        // A closed channel keeps its last value: nobody to wait for.
+        return watch::channel(Some(Arc::default())).1;
+    }
+    let (feed, living) = PodFeed::new(part);
+    let fields = node.map_or_else(|| NOT_ENDED.to_owned(), |node| format!("{NOT_ENDED},spec.nodeName={node}"));
+    let pods = Api::namespaced(client.clone(), &cluster.namespace);
+    let watcher = Watcher::new("Pod", pods, feed, epoch.clone()).fields(&fields).forbidden_is_empty();
+    supervisor.spawn(watcher, RestartPolicy::VITAL);
+    living
 }
 
 /// Looks once for configuration in other namespaces if there is none in ours, and warns.

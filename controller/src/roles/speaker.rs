@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{
     documents::{announced_lines, changes_document, decisions_document},
     ending::{self, Whose},
-    parts::{Elsewhere, stop_signal, watch_configuration, watch_record},
+    parts::{Elsewhere, stop_signal, watch_configuration, watch_metallb, watch_record},
     sessions::{routes_document, sessions_document},
 };
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
         configurator::{Configurator, Reporter},
         events::EventWriter,
         feeds::{EndpointsFeed, NodeFeed, ServiceFeed},
+        metallb::Part,
         service_status::ServiceStatusWriter,
         speaker::{ReporterInputs, SpeakerReporter},
         watch::Watcher,
@@ -75,6 +76,8 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
     let (view, reader, epoch) = watch(&mut workers, &client, &args);
     let drained = Arc::new(watch::Sender::new(false));
+    let on_node = (Part::Speaker, Some(&*node));
+    let metallb = watch_metallb(&mut workers, &client, &args.cluster, on_node, &epoch.subscribe());
     let settings = DeciderSettings {
         node: node.clone(),
         class: args.cluster.load_balancer_class.clone(),
@@ -82,6 +85,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         drain_time: args.drain_time,
         drained: drained.subscribe(),
         saved: args.state_dir.as_deref().and_then(|dir| load_state(dir, &node)),
+        metallb,
     };
     let (decider, decisions) = Decider::new(settings, reader.clone(), peers, announcers.clone());
     workers.spawn(decider, RestartPolicy::VITAL);

@@ -145,6 +145,7 @@ fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArg
         drain_time: std::time::Duration::ZERO,
         drained: watch::channel(false).1,
         saved: None,
+        metallb: watch::channel(Some(Arc::default())).1,
     };
     let (decider, decisions) = Decider::new(settings, reader, peers, vec![announcer.clone()]);
     supervisor.spawn(decider, RestartPolicy::VITAL);

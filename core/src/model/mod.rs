@@ -11,7 +11,7 @@ mod service;
 
 pub use endpoints::{EndpointDigest, EndpointsIndex, NodeId, SliceDigest};
 pub use key::{ObjectKey, ServiceKey};
-pub use node::{EXCLUDE_LABEL, Node};
+pub use node::{BGP_SOURCES_ANNOTATION, EXCLUDE_LABEL, Node};
 pub use selector::{LabelSelector, Labels, Operator, Requirement, SelectorError};
 pub use service::{
     AnnotationText, Endpoints, FamilyPolicy, IpFamily, Port, Protocol, Service, ServiceAnnotations, ServiceCondition,

@@ -10,6 +10,10 @@ use super::Labels;
 /// Source: <https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-exclude-from-external-load-balancers>
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// Annotation of a Node: addresses of it, at most one of each family, comma-separated, that BGP sessions are dialled from
+/// instead of the one that the kernel would choose. The routers know them as neighbours of their own, beside another speaker.
+pub const BGP_SOURCES_ANNOTATION: &str = "ferrocast.io/bgp-source-addresses";
+
 /// The part of a Node that announcement decisions read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -21,6 +25,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// `spec.podCIDRs` that are networks.
     pub pod_cidrs: Vec<IpNet>,
+    /// What [`BGP_SOURCES_ANNOTATION`] names; what is no address is left out.
+    pub bgp_sources: Vec<IpAddr>,
     /// Condition `NetworkUnavailable` is `True`.
     pub network_unavailable: bool,
 }

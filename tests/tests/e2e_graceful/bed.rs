@@ -1,15 +1,14 @@
 //! The lab with graceful restart on every session, two standing Services, and connections held through both routers.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings};
+use ferrocast_tests::held::Held;
 use ferrocast_tests::lab::{
     CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, hops, host_route, with_graceful_restart,
 };
 use ferrocast_tests::objects::Service;
-use ferrocast_tests::process::{Process, sh};
 use ferrocast_tests::runner::Context;
 use ferrocast_tests::wait::{ensure_that, eventually};
 
@@ -116,38 +115,9 @@ impl Bed {
         Ok(())
     }
 
-    /// Opens the connections: as many through one router as through the other, the same number to each address. `case` keeps
-    /// the reports of one case apart from those of another.
+    /// Opens the connections; `case` keeps the reports of one case apart from those of another.
     pub(crate) async fn hold(&self, case: &str) -> Result<Held> {
-        let mut held = Held { processes: vec![], wanted: 0 };
-        let each = HELD_PER_ROUTER / self.addresses.len();
-        for router in self.lab.routers() {
-            for address in &self.addresses {
-                let name = format!("held-{case}-{}-{}", router.netns, address.replace([':', '.'], "-"));
-                held.processes.push(self.lab.hold_connections(&name, router, address, each)?);
-                held.wanted += each;
-            }
-        }
-        eventually("all connections exchange messages", CONVERGENCE_TIME_MAX, async || {
-            let tally = held.tally()?;
-            ensure_that(tally.held == held.wanted && tally.echoes > 0, || format!("{tally:?}"))
-        })
-        .await?;
-        let spread = eventually("every connection ends at a backend", CONVERGENCE_TIME_MAX, async || {
-            let spread = ["p1", "p2", "p3"].map(|pods| self.connections_into(pods));
-            ensure_that(spread.iter().sum::<usize>() == held.wanted, || format!("{spread:?}"))?;
-            Ok(spread)
-        })
-        .await?;
-        println!("     {} connections, at the nodes' backends {spread:?}", held.wanted);
-        ensure!(spread.iter().all(|count| *count > 0), "a node without connections has nothing to lose");
-        Ok(held)
-    }
-
-    /// Established connections to the backend in a Pods' namespace.
-    fn connections_into(&self, pods: &str) -> usize {
-        let listed = sh(&format!("ip netns exec {pods} ss -tnH state established ( sport = :8081 )"));
-        listed.map_or(0, |lines| lines.lines().count())
+        Held::open(&self.lab, case, &self.addresses, HELD_PER_ROUTER).await
     }
 
     /// What a speaker has logged since its log had this length.
@@ -183,61 +153,5 @@ impl Bed {
             ensure_that(!saved.contains(route), || "not yet".to_owned())
         })
         .await
-    }
-}
-
-/// The held connections.
-pub(crate) struct Held {
-    processes: Vec<Process>,
-    wanted: usize,
-}
-
-/// What became of them.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    held: usize,
-    broken: usize,
-    echoes: u64,
-    slowest: Duration,
-}
-
-impl Held {
-    /// The newest reports, added up.
-    fn tally(&self) -> Result<Tally> {
-        let mut all = Tally::default();
-        for process in &self.processes {
-            let log = process.log()?;
-            let report = log.lines().rev().find(|line| line.starts_with("held ")).with_context(|| process.tail())?;
-            let words: Vec<&str> = report.split_whitespace().collect();
-            let ["held", held, "broken", broken, "echoes", echoes, "slowest-ms", slowest] = words.as_slice() else {
-                anyhow::bail!("not a report: {report}")
-            };
-            all.held += held.parse::<usize>()?;
-            all.broken += broken.parse::<usize>()?;
-            all.echoes += echoes.parse::<u64>()?;
-            all.slowest = all.slowest.max(Duration::from_millis(slowest.parse()?));
-        }
-        Ok(all)
-    }
-
-    /// Every connection lives, and has exchanged messages until now.
-    pub(crate) async fn ensure_unbroken(&mut self) -> Result<()> {
-        let before = self.tally()?.echoes + self.wanted as u64;
-        // One more message of each, on average, in reports of every second.
-        eventually("the connections go on", CONVERGENCE_TIME_MAX, async || {
-            ensure_that(self.tally()?.echoes >= before, || format!("{:?}", self.tally()))
-        })
-        .await?;
-        let tally = self.tally()?;
-        println!(
-            "     {} connections held, {} broken, {} messages echoed, the slowest in {} ms",
-            tally.held,
-            tally.broken,
-            tally.echoes,
-            tally.slowest.as_millis()
-        );
-        let tails = || self.processes.iter().map(Process::tail).collect::<String>();
-        ensure!(tally.broken == 0 && tally.held == self.wanted, "{tally:?}\n{}", tails());
-        self.processes.iter_mut().try_for_each(Process::ensure_running)
     }
 }

@@ -9,7 +9,11 @@ pub(crate) use plan::{families, local_as, needs_new_session};
 mod report;
 mod sync;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken},
@@ -58,8 +62,8 @@ pub(crate) struct Shared {
     pub(crate) node: watch::Receiver<Arc<PeerSet>>,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) tuning: Tuning,
-    /// When this process began to speak.
-    pub(crate) started: Instant,
+    /// When this process first had a peer; before that it may have waited for another speaker's end.
+    pub(crate) began: Arc<OnceLock<Instant>>,
     pub(crate) bfd: BfdThread,
     pub(crate) listen_errors: watch::Sender<Arc<ListenErrors>>,
 }

@@ -56,7 +56,7 @@ pub(super) fn config(peer: &Peer, address: IpAddr, session: &Session) -> Config 
         extended_next_hop: families.contains(Family::Ipv4Unicast) && address.is_ipv6()
             || peer.session.next_hop_v4.is_some_and(|ip| ip.is_ipv6()),
         restart_time_s: peer.graceful_restart.then_some(tuning.restart_time_s),
-        restarting: !session.known && session.shared.started.elapsed() < restart_time,
+        restarting: !session.known && session.shared.began.get().is_some_and(|began| began.elapsed() < restart_time),
         role: peer.session.role.map(role),
         retry: retry(peer, tuning.retry),
         ..Config::new(if peer.session.passive { Mode::Listening } else { Mode::Active }, local_as(peer), peer_as)

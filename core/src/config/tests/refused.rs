@@ -526,7 +526,8 @@ fn layer2_advertisement_is_checked_and_says_that_it_does_nothing_yet() {
 
 #[test]
 fn all_problems_of_an_object_are_told_at_once() {
-    let bad = BgpPeerSpec { peer_port: Some(-1), hold_time: some("1s"), router_id: some("x"), ..BgpPeerSpec::default() };
+    let bad =
+        BgpPeerSpec { peer_port: Some(-1), hold_time: some("1s"), router_id: some("x"), ..BgpPeerSpec::default() };
     let config = World::new().peer("r", 0, bad).build();
     let fields: Vec<&str> = config.problems.iter().map(|p| &*p.field).collect();
     let want = ["spec.holdTime", "spec.myASN", "spec.peerASN", "spec.peerAddress", "spec.peerPort", "spec.routerID"];
