@@ -39,11 +39,11 @@ fn main() -> ExitCode {
     runner::main::<World>("api_terms", env!("CARGO_TARGET_TMPDIR"), cases)
 }
 
-/// Creation time (to the second, as the API server keeps it) and UID of a Service.
+/// What decides which of two Services comes first: creation time (to the second, as the API server keeps it) and name.
 async fn age(world: &World, service: &Service<'_>) -> Result<(String, String)> {
     let found = world.cluster.service(service.namespace, service.name).await?;
     let created = found.metadata.creation_timestamp.context("no creationTimestamp")?;
-    Ok((created.0.to_string(), found.metadata.uid.context("no UID")?))
+    Ok((created.0.to_string(), service.name.to_owned()))
 }
 
 /// Creates the second of two Services so that its creationTimestamp is later (or the same) and returns whether the first
@@ -67,7 +67,7 @@ async fn create_pair(world: &World, first: &Service<'_>, second: &Service<'_>, s
 async fn of_two_services_on_one_address_the_later_one_is_released_at_take_over(world: &mut World) -> Result<()> {
     let site = world.site("clash").await?;
     site.give_pool("pool", &["192.0.2.0/28"]).await?;
-    // The names are against the order of creation, so that they cannot decide.
+    // The names are against the order of creation: they decide only between twins.
     let mut pairs = vec![];
     for (first, second, address, same_time) in
         [("z-old", "a-young", "192.0.2.3", false), ("z-twin", "a-twin", "192.0.2.4", true)]
