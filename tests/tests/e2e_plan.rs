@@ -17,7 +17,7 @@ use ferrocast_tests::wait::{ensure_that, eventually, pause, throughout};
 use serde_json::{Value, json};
 
 /// Edits of the random history: enough that every kind of edit follows on every other now and then.
-const EDITS: usize = 70;
+const EDITS: usize = 50;
 /// Seed of the random history; another one may be given in this variable.
 const SEED: (&str, u64) = ("FERROCAST_PLAN_SEED", 7);
 /// Longer than a condition waits for what follows from a change.
