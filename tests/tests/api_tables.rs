@@ -20,7 +20,7 @@ use ferrocast_tests::wait::{ensure_that, eventually};
 use serde_json::{Value, json};
 
 /// One in so many of the cases that an API server can hold is tried.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 3;
 /// Cases that there must be at least, so that the sample stays one.
 const CASES_MIN: usize = 30;
 /// The nodes that have a speaker here; what `plan` says of others is not compared.
