@@ -130,7 +130,7 @@ async fn loopback_only(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Requ
 }
 
 /// Listens on `addr`; on a host without IPv6, every address means every IPv4 address.
-pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(addr).await {
         Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && addr.ip() == Ipv6Addr::UNSPECIFIED => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port())).await
@@ -139,21 +139,28 @@ pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// Listens on `addr` as soon as that can be had; `None`: told to stop before. `what` is served there, for the log.
+pub(crate) async fn listen(addr: SocketAddr, what: &str, stop: &CancellationToken) -> Option<TcpListener> {
+    loop {
+        match bind(addr).await {
+            Ok(listener) => {
+                tracing::info!(%addr, "serving {what}");
+                return Some(listener);
+            }
+            Err(error) => tracing::error!(%addr, %error, "cannot serve {what}, trying again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(BIND_RETRY) => {}
+        }
+    }
+}
+
 impl Actor for Admin {
     const NAME: &'static str = "admin";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        let listener = loop {
-            match bind(self.addr).await {
-                Ok(listener) => break listener,
-                Err(error) => tracing::error!(addr = %self.addr, %error, "cannot serve HTTP, trying again"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(BIND_RETRY) => {}
-            }
-        };
-        tracing::info!(addr = %self.addr, "serving HTTP");
+        let Some(listener) = listen(self.addr, "HTTP", &stop).await else { return Ok(()) };
         let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
         let mut serve = std::pin::pin!(axum::serve(listener, service).into_future());
         let mut upkeep = tokio::time::interval(UPKEEP_PERIOD);

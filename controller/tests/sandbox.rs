@@ -1,5 +1,7 @@
 //! `ferrocast sandbox` as a user runs it: the real binary, over its real TCP sessions on loopback.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests own the clock")]
+#[path = "cases/dice.rs"]
+mod dice;
 #[path = "sandbox/history.rs"]
 mod history;
 

@@ -257,11 +257,22 @@ impl Lab {
     /// # Errors
     /// When a part does not come up.
     pub async fn with_ferrocast(dir: &Path, replicas: usize) -> Result<Self> {
-        let mut lab = <Self as Context>::start(dir).await?;
-        lab.cluster.apply_all(&base_configuration()).await?;
-        lab.start_ferrocast(replicas).await?;
-        lab.wait_for_sessions().await?;
-        Ok(lab)
+        <Self as Context>::start(dir).await?.announcing(replicas).await
+    }
+
+    /// The same without kube-proxies: for tests that send nothing to Services.
+    ///
+    /// # Errors
+    /// When a part does not come up.
+    pub async fn with_ferrocast_only(dir: &Path, replicas: usize) -> Result<Self> {
+        Self::without_proxies(dir).await?.announcing(replicas).await
+    }
+
+    async fn announcing(mut self, replicas: usize) -> Result<Self> {
+        self.cluster.apply_all(&base_configuration()).await?;
+        self.start_ferrocast(replicas).await?;
+        self.wait_for_sessions().await?;
+        Ok(self)
     }
 
     /// Waits until every speaker has a session with each peer of [`base_configuration`].

@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod document;
 pub mod ferrocast;
 pub mod held;
 pub mod interop;

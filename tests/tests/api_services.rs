@@ -291,13 +291,7 @@ async fn a_namespaced_pool_follows_the_labels_of_namespaces(world: &mut World) -
     site.wait_for("tenant", &["192.0.2.0"]).await?;
     world.cluster.merge(&namespace(&site.name), &label(json!("blue"))).await?;
     // The edit takes the right to the address, not the address; somebody else of that namespace gets none.
-    eventually("the address is held", CONVERGENCE_TIME_MAX, async || {
-        let service = serde_json::to_value(world.cluster.service(&site.name, "tenant").await?)?;
-        let conditions = service.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        ensure!(conditions.iter().any(|c| c["type"] == "ferrocast.io/AddressHeld"), "not yet: {conditions:?}");
-        Ok(())
-    })
-    .await?;
+    site.wait_for_held("tenant", true).await?;
     site.wait_for("tenant", &["192.0.2.0"]).await?;
     world.cluster.apply(&site.service("late").object()).await?;
     site.wait_for_event("late", &["AllocationFailed", "\"red\" is for other namespaces"]).await?;

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, ensure};
 use api::{HOST, World};
 use cases::{Case, table};
+use ferrocast_tests::document::{rows, texts, word};
 use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings, binary};
 use ferrocast_tests::lab::CONVERGENCE_TIME_MAX;
 use ferrocast_tests::objects::{CONFIG_NAMESPACE, config};
@@ -73,23 +74,11 @@ fn plan(world: &World, case: &Case) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-fn rows<'a>(document: &'a Value, part: &str) -> &'a [Value] {
-    document[part].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn word(row: &Value, field: &str) -> String {
-    row[field].as_str().unwrap_or_default().to_owned()
-}
-
 /// By Service: addresses, pool and code. By Service, address and node: the code.
 #[derive(Debug, Default, PartialEq)]
 struct Facts {
     services: BTreeMap<String, (BTreeSet<String>, String, String)>,
     decisions: BTreeMap<(String, String, String), String>,
-}
-
-fn texts(value: &Value) -> BTreeSet<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 impl Facts {

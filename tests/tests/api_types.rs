@@ -14,7 +14,6 @@ use ferrocast_tests::{cases, runner};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use serde_json::Value;
 
 /// How long addresses are watched while their pool's type, or the pool, is away, s: longer than the watchers' waits.
 const ABSENCE_S: u64 = 5;
@@ -70,14 +69,7 @@ async fn no_address_is_released_when_the_type_of_pools_is_deleted_and_comes_back
 
     // From here on a deletion is one again: nobody gets an address of that pool, who has one holds it.
     world.cluster.delete(&site.pool("two", &[])).await?;
-    eventually("the address of the deleted pool is held", CONVERGENCE_TIME_MAX, async || {
-        let service = serde_json::to_value(world.cluster.service(&site.name, "c").await?)?;
-        let conditions = service.pointer("/status/conditions").cloned().unwrap_or_default();
-        let held = |c: &Value| c["type"] == "ferrocast.io/AddressHeld" && c["status"] == "True";
-        ensure!(conditions.as_array().is_some_and(|all| all.iter().any(held)), "not yet: {conditions}");
-        Ok(())
-    })
-    .await?;
+    site.wait_for_held("c", true).await?;
     world.cluster.apply(&site.service("late").object()).await?;
     site.wait_for_event("late", &["AllocationFailed"]).await?;
     unchanged().await?;

@@ -108,22 +108,6 @@ async fn mistakes_are_refused_before_they_are_stored(world: &mut World) -> Resul
     without_webhook(world, controller).await
 }
 
-/// The condition of a Service of this type: status and reason.
-async fn condition(site: &Site, world: &World, name: &str, kind: &str) -> Result<Option<(String, String)>> {
-    let service = world.cluster.service(&site.name, name).await?;
-    let conditions = service.status.and_then(|status| status.conditions).unwrap_or_default();
-    Ok(conditions.into_iter().find(|condition| condition.type_ == kind).map(|c| (c.status, c.reason)))
-}
-
-/// Waits until a Service has (or has not) the condition AddressHeld.
-async fn wait_for_held(site: &Site, world: &World, name: &str, held: bool) -> Result<()> {
-    eventually(&format!("{name} is held: {held}"), CONVERGENCE_TIME_MAX, async || {
-        let found = condition(site, world, name, "ferrocast.io/AddressHeld").await?;
-        ensure_that(found.is_some() == held, || format!("{found:?}"))
-    })
-    .await
-}
-
 fn annotated(mut object: Value, wish: &str) -> Value {
     object["metadata"]["annotations"] = json!({"ferrocast.io/on-address-loss": wish});
     object
@@ -153,22 +137,22 @@ async fn a_pool_is_renamed_and_a_range_moved_without_a_service_noticing(world: &
     // A range moves to another pool: out of one, held; into the other.
     let smaller = annotated(site.pool("old", &["198.51.100.0/30"]), "hold");
     world.cluster.apply(&smaller).await?;
-    wait_for_held(&site, world, "a", true).await?;
+    site.wait_for_held("a", true).await?;
     unchanged(world).await?;
     site.give_pool("new", &["192.0.2.0/30"]).await?;
     site.wait_for_annotation("a", Some("new")).await?;
-    wait_for_held(&site, world, "a", false).await?;
+    site.wait_for_held("a", false).await?;
     // The other way round, a rename: the pool goes, held by its annotation, and comes back under another name.
     world
         .cluster
         .merge(&site.pool("new", &[]), &json!({"metadata": {"annotations": {"ferrocast.io/on-address-loss": "hold"}}}))
         .await?;
     world.cluster.delete(&site.pool("new", &[])).await?;
-    wait_for_held(&site, world, "c", true).await?;
+    site.wait_for_held("c", true).await?;
     unchanged(world).await?;
     site.give_pool("newer", &["192.0.2.0/29"]).await?;
     site.wait_for_annotation("c", Some("newer")).await?;
-    wait_for_held(&site, world, "c", false).await?;
+    site.wait_for_held("c", false).await?;
     unchanged(world).await?;
     without_webhook(world, controller).await
 }
@@ -206,7 +190,7 @@ async fn a_held_address_stays_held_over_a_restart(world: &mut World) -> Result<(
     })
     .await?;
     world.cluster.delete(&site.pool("pool", &[])).await?;
-    wait_for_held(&site, world, "a", true).await?;
+    site.wait_for_held("a", true).await?;
     controller.process().terminate().await?;
     // A Service that comes with somebody else's address is neither held nor touched.
     let foreign = site.service("foreign");
@@ -218,13 +202,13 @@ async fn a_held_address_stays_held_over_a_restart(world: &mut World) -> Result<(
     controller.restart()?;
     controller.wait_until_ready().await?;
     eventually("it is said that the address is not ours", CONVERGENCE_TIME_MAX, async || {
-        let found = condition(&site, world, "foreign", "ferrocast.io/AddressNotOurs").await?;
+        let found = site.condition("foreign", "ferrocast.io/AddressNotOurs").await?;
         ensure_that(found.is_some(), || "not yet".to_owned())
     })
     .await?;
     site.wait_for("a", &[&address]).await?;
     site.wait_for("foreign", &["203.0.113.7"]).await?;
-    wait_for_held(&site, world, "a", true).await?;
+    site.wait_for_held("a", true).await?;
     site.give_pool("again", &["192.0.2.0/24"]).await?;
     site.wait_for_annotation("a", Some("again")).await?;
     site.wait_for("a", &[&address]).await?;

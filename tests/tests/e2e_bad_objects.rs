@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ferrocast_tests::cases;
 use ferrocast_tests::ferrocast::Ferrocast;
 use ferrocast_tests::kube::in_repository;
-use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, host_route};
+use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, Service};
 use ferrocast_tests::runner::{self, Context};
 use ferrocast_tests::wait::eventually;
@@ -33,10 +33,7 @@ struct Bed(Lab);
 
 impl Context for Bed {
     async fn start(dir: &Path) -> Result<Self> {
-        let mut lab = Lab::without_proxies(dir).await?;
-        lab.cluster.apply_all(&base_configuration()).await?;
-        lab.start_ferrocast(1).await?;
-        lab.wait_for_sessions().await?;
+        let lab = Lab::with_ferrocast_only(dir, 1).await?;
         Ok(Self(lab))
     }
 

@@ -1,13 +1,18 @@
 //! What `ferrocast plan` says will happen, and what then happens at the API server and at the routers; and the edits that must not
 //! be felt at all: a pool that is renamed, a range that is moved.
 
+#[path = "../../controller/tests/cases/dice.rs"]
+mod dice;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dice::Dice;
 use ferrocast_tests::cases;
+use ferrocast_tests::document::{rows, texts, word};
 use ferrocast_tests::ferrocast::binary;
 use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, HUB, Lab, NODES, backend, base_configuration, hops, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, Service, config};
@@ -40,10 +45,7 @@ struct Bed {
 
 impl Context for Bed {
     async fn start(dir: &Path) -> Result<Self> {
-        let mut lab = Lab::without_proxies(dir).await?;
-        lab.cluster.apply_all(&base_configuration()).await?;
-        lab.start_ferrocast(1).await?;
-        lab.wait_for_sessions().await?;
+        let lab = Lab::with_ferrocast_only(dir, 1).await?;
         Ok(Self { lab, dir: dir.to_owned() })
     }
 
@@ -103,18 +105,6 @@ struct Forecast {
     routes: BTreeSet<(String, String, String)>,
 }
 
-fn texts(value: &Value) -> BTreeSet<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn word(row: &Value, field: &str) -> String {
-    row[field].as_str().unwrap_or_default().to_owned()
-}
-
-fn rows<'a>(document: &'a Value, part: &str) -> &'a [Value] {
-    document[part].as_array().map_or(&[], Vec::as_slice)
-}
-
 impl Forecast {
     /// Takes over what would change.
     fn follow(&mut self, differences: &Value) -> Result<()> {
@@ -161,25 +151,6 @@ fn plan(arguments: &[&str]) -> Result<Value> {
         ensure!(any == (output.status.code() == Some(CHANGES)), "exit code {:?} with {document}", output.status.code());
     }
     Ok(document)
-}
-
-/// A small deterministic source of randomness.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap_or_default() % sides
-    }
-
-    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.roll(of.len())].clone()
-    }
-
-    /// Any of them, perhaps none.
-    fn some<T: Clone>(&mut self, of: &[T]) -> Vec<T> {
-        of.iter().filter(|_| self.roll(2) == 0).cloned().collect()
-    }
 }
 
 /// Services of the history; their families never change, for the API server does not let them.

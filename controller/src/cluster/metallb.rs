@@ -19,6 +19,9 @@ use super::{lean::LeanPod, watch::Feed};
 /// stays in the API for a while.
 pub const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
+/// How a SpeakerStatus words that the speaker dials nobody yet; the Pod's name follows. `migrate run` looks for it.
+pub const WAITS_FOR_SPEAKER: &str = "waits for the end of MetalLB's speaker on this node";
+
 /// A part of MetalLB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -132,15 +135,19 @@ pub fn peers_of(config: &Config, node: &Node, waits: bool) -> BTreeMap<Arc<str>,
     peers
 }
 
-/// The peer as it is dialled from the Node's second address; `None`: it is not.
-fn beside(peer: &Peer, node: &Node) -> Option<Peer> {
+/// The Node's second address, if it is what a peer is dialled from.
+#[must_use]
+pub fn second_address(peer: &Peer, node: &Node) -> Option<IpAddr> {
     let PeerEndpoint::Address(address) = &peer.endpoint else { return None };
     if peer.source_address.is_some() {
         return None;
     }
-    let source = node.bgp_sources.iter().find(|source| source.is_ipv4() == address.is_ipv4())?;
-    let mut peer = peer.clone();
-    peer.source_address = Some(*source);
+    node.bgp_sources.iter().copied().find(|source| source.is_ipv4() == address.is_ipv4())
+}
+
+/// The peer as it is dialled from the Node's second address; `None`: it is not.
+fn beside(peer: &Peer, node: &Node) -> Option<Peer> {
+    let mut peer = Peer { source_address: Some(second_address(peer, node)?), ..peer.clone() };
     let v4 = node.internal_ips.iter().copied().find(IpAddr::is_ipv4);
     let v6 = node.internal_ips.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
     peer.session.next_hop_v4 = peer.session.next_hop_v4.or(v4);

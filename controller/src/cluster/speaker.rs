@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    cluster::metallb::Living,
+    cluster::metallb::{Living, WAITS_FOR_SPEAKER},
     decider::{Decisions, SPEAKER_SOURCES},
 };
 
@@ -213,7 +213,7 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
     let mut peers = Vec::with_capacity(told.peers.peers.len());
     let mut problems: Vec<String> = Vec::new();
     for pod in told.waits_for.iter().flat_map(|pods| &**pods) {
-        problems.push(text(format!("waits for the end of MetalLB's speaker on this node, Pod {pod}")));
+        problems.push(text(format!("{WAITS_FOR_SPEAKER}, Pod {pod}")));
     }
     for (name, peer) in &told.peers.peers {
         let info = sessions.get(&**name).copied();

@@ -38,8 +38,9 @@ impl Explainer for ControllerExplainer {
             return Err("this replica does not lead: ask again in a few seconds".to_owned());
         }
         let snapshot = Snapshot { class: self.class.as_deref(), view, plan };
-        let mut explanation = snapshot.explain(subject);
-        for key in snapshot.holders(subject) {
+        let holders = snapshot.holders(subject);
+        let mut explanation = snapshot.explain(subject, &holders);
+        for key in holders {
             let considered = self.allocator.considered(key.clone()).await?;
             explanation.services.extend(snapshot.service(&key, considered));
         }
@@ -69,11 +70,10 @@ impl Snapshot<'_> {
     }
 
     /// Everything but the Services.
-    fn explain(&self, subject: &Subject) -> Explanation {
+    fn explain(&self, subject: &Subject, holders: &[ServiceKey]) -> Explanation {
         let facts = match subject {
             Subject::Service(key) => self.of_service(key),
             Subject::Address(ip) => {
-                let holders = self.holders(subject);
                 let names: Vec<&str> = holders.iter().map(ServiceKey::as_str).collect();
                 vec![told::pool_of_address(*ip, &self.view.config), told::holders_of_address(&names)]
             }

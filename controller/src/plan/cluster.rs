@@ -1,5 +1,5 @@
 //! The objects of a live cluster.
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use ferrocast_core::config::InForce;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::objects::Objects;
 use crate::{
-    cluster::{client, resources::Kind},
+    cluster::resources::Kind,
     in_force::{parts, store},
     manifests::Manifests,
 };
@@ -32,9 +32,8 @@ const BASIC_AUTH: &str = "type=kubernetes.io/basic-auth";
 /// Lists what a plan is made of, and what the installation for Services of `class` keeps of the past.
 ///
 /// # Errors
-/// No cluster, or one that does not let its objects be listed.
-pub async fn objects(kubeconfig: Option<&Path>, namespace: &str, class: Option<&str>) -> anyhow::Result<Objects> {
-    let client = client::connect(kubeconfig).await?;
+/// A cluster that does not let its objects be listed.
+pub async fn objects(client: &Client, namespace: &str, class: Option<&str>) -> anyhow::Result<Objects> {
     let mut manifests = Manifests::default();
     add::<Service>("Service", "v1", Api::all(client.clone()), "", &mut manifests).await?;
     add::<EndpointSlice>("EndpointSlice", "discovery.k8s.io/v1", Api::all(client.clone()), "", &mut manifests).await?;
@@ -44,11 +43,11 @@ pub async fn objects(kubeconfig: Option<&Path>, namespace: &str, class: Option<&
     add::<Secret>("Secret", "v1", secrets, BASIC_AUTH, &mut manifests).await?;
     for kind in Kind::ALL {
         let resource = kind.api_resource();
-        add_dynamic(kind, &client, namespace, &resource, &mut manifests).await?;
+        add_dynamic(kind, client, namespace, &resource, &mut manifests).await?;
     }
     let mut objects = Objects::new(namespace);
     objects.apply(manifests);
-    objects.record = record(client, namespace, class).await?.map(Arc::new);
+    objects.record = record(client.clone(), namespace, class).await?.map(Arc::new);
     Ok(objects)
 }
 

@@ -19,6 +19,7 @@ use ferrocast_core::decide::DesiredBuilder;
 
 use crate::{
     cli::{PlanArgs, PlanOutput},
+    cluster::client,
     manifests,
 };
 use fleet::Fleet;
@@ -83,7 +84,8 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
             let against = match &args.against {
                 Some(path) => objects_of(std::slice::from_ref(path), &args.namespace)?,
                 None => {
-                    cluster::objects(args.kubeconfig.as_deref(), &args.namespace, settings.class.as_deref()).await?
+                    let client = client::connect(args.kubeconfig.as_deref()).await?;
+                    cluster::objects(&client, &args.namespace, settings.class.as_deref()).await?
                 }
             };
             let applied = read(files)?;

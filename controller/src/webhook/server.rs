@@ -1,5 +1,5 @@
 //! Serves the webhook over TLS.
-use std::{future::IntoFuture as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::IntoFuture as _, net::SocketAddr, sync::Arc};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, extract::State, http::StatusCode, routing::post};
 use ferrocast_core::actor::{Actor, ActorError, CancellationToken};
@@ -14,8 +14,6 @@ use crate::tls::listener::{Serving, TlsListener};
 
 /// Largest request, octets: an object and its former self, each at most 1.5 MiB in the API server's store.
 const REQUEST_LEN_MAX: usize = 4 * 1024 * 1024;
-/// Wait between attempts to bind the port.
-const BIND_RETRY: Duration = Duration::from_secs(2);
 
 /// Serves a [`Reviewer`].
 pub struct WebhookServer {
@@ -72,17 +70,7 @@ impl Actor for WebhookServer {
     const NAME: &'static str = "webhook";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        let listener = loop {
-            match crate::http::bind(self.addr).await {
-                Ok(listener) => break listener,
-                Err(error) => tracing::error!(addr = %self.addr, %error, "cannot serve the webhook, trying again"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(BIND_RETRY) => {}
-            }
-        };
-        tracing::info!(addr = %self.addr, "serving the webhook");
+        let Some(listener) = crate::http::listen(self.addr, "the webhook", &stop).await else { return Ok(()) };
         self.serve(listener, stop).await
     }
 }

@@ -15,7 +15,7 @@ use ferrocast::plan::{
 use ferrocast_core::decide::DesiredBuilder;
 use serde_json::Value;
 
-use super::{Live, WAIT_MAX};
+use super::{Live, WAIT_MAX, dice::Dice};
 
 /// Edits: enough that most kinds of edit follow on most others.
 const EDITS: usize = 40;
@@ -24,24 +24,6 @@ const SEEN: Duration = Duration::from_millis(700);
 /// Seed of the history; another one may be given in this variable.
 const SEED: (&str, u64) = ("FERROCAST_PLAN_SEED", 5);
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
-
-/// A small deterministic source of randomness.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % sides
-    }
-
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.roll(of.len())]
-    }
-
-    fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
-        of.iter().filter(|_| self.roll(2) == 0).copied().collect()
-    }
-}
 
 fn service(dice: &mut Dice, index: usize) -> String {
     let families = dice.pick(&["ipFamilies: [IPv4]", "ipFamilies: [IPv6]", "ipFamilyPolicy: PreferDualStack"]);

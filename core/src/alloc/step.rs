@@ -157,7 +157,9 @@ impl Allocator {
             let (service, near) = (entry.service.clone(), std::mem::take(&mut entry.near));
             let wishes = request::need(&service).ok().zip(self.request_of(&service).ok());
             let found = wishes.and_then(|(need, request)| self.choose(&service, need, &request, &near).ok());
-            self.undecided.retain(|ip| !near.contains(ip));
+            for ip in &near {
+                self.undecided.remove(ip);
+            }
             let kept = |ip: &IpAddr| found.iter().flatten().any(|(kept, _)| kept == ip);
             for ip in near.iter().filter(|ip| !kept(ip)) {
                 self.let_go(*ip, &key, batch);

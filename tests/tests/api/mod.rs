@@ -220,6 +220,24 @@ impl Site {
         self.addresses(service.name, count).await
     }
 
+    /// The condition of a Service of this type: status and reason.
+    pub(crate) async fn condition(&self, name: &str, kind: &str) -> Result<Option<(String, String)>> {
+        let service = self.cluster.service(&self.name, name).await?;
+        let conditions = service.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(conditions.into_iter().find(|condition| condition.type_ == kind).map(|c| (c.status, c.reason)))
+    }
+
+    /// Waits until the condition AddressHeld of a Service is true, or (`held` is false) until it has none.
+    pub(crate) async fn wait_for_held(&self, name: &str, held: bool) -> Result<()> {
+        eventually(&format!("{name} is held: {held}"), CONVERGENCE_TIME_MAX, async || {
+            let found = self.condition(name, "ferrocast.io/AddressHeld").await?;
+            let status = found.as_ref().map(|(status, _)| status.as_str());
+            ensure!(status == held.then_some("True"), "{found:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until a Service of the site has `count` addresses.
     pub(crate) async fn addresses(&self, name: &str, count: usize) -> Result<Vec<String>> {
         self.cluster.wait_for_addresses(&self.name, name, count).await

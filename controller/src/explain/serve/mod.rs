@@ -48,8 +48,6 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Largest request, octets: a kind and a name.
 const REQUEST_LEN_MAX: usize = 4 * 1024;
-/// Wait between attempts to bind the port.
-const BIND_RETRY: Duration = Duration::from_secs(2);
 
 /// The user that the tokens are of, where Ferrocast runs in `namespace`.
 #[must_use]
@@ -197,17 +195,7 @@ impl Actor for ExplainServer {
     const NAME: &'static str = "explain";
 
     async fn run(&mut self, stop: CancellationToken) -> Result<(), ActorError> {
-        let listener = loop {
-            match crate::http::bind(self.addr).await {
-                Ok(listener) => break listener,
-                Err(error) => tracing::error!(addr = %self.addr, %error, "cannot serve explain, trying again"),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(BIND_RETRY) => {}
-            }
-        };
-        tracing::info!(addr = %self.addr, "serving explain");
+        let Some(listener) = crate::http::listen(self.addr, "explain", &stop).await else { return Ok(()) };
         self.serve(listener, stop).await
     }
 }

@@ -104,7 +104,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn judge(client: &Client, args: &RunArgs) -> anyhow::Result<Report> {
     let class = args.load_balancer_class.clone();
-    check::judge_cluster(client, args.kubeconfig.as_deref(), &args.namespace, class).await
+    check::judge_cluster(client, &args.namespace, class).await
 }
 
 /// The old speakers to be replaced, in the order of their nodes.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use ferrocast_api::{SpeakerPeer, SpeakerStatus};
+use ferrocast_api::{SpeakerPeer, SpeakerStatus, SpeakerStatusStatus};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     coordination::v1::Lease,
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::MIGRATED_LABEL;
 use crate::{
-    cluster::metallb::Part,
+    cluster::metallb::{Part, WAITS_FOR_SPEAKER},
     migrate::check::{
         pods::{self, OldPod},
         ways::Way,
@@ -67,7 +67,7 @@ impl Cluster {
         }
     }
 
-    async fn status(&self, node: &str) -> anyhow::Result<Option<ferrocast_api::SpeakerStatusStatus>> {
+    async fn status(&self, node: &str) -> anyhow::Result<Option<SpeakerStatusStatus>> {
         let found = self.api::<SpeakerStatus>().get_opt(node).await.context("reading a SpeakerStatus")?;
         Ok(found.and_then(|object| object.status))
     }
@@ -80,7 +80,7 @@ impl Cluster {
             };
             let stands_by = match way {
                 Way::Beside => !status.peers.is_empty() && status.peers.iter().all(|peer| peer.state == "Established"),
-                Way::TakeOver | Way::Gap => status.problems.iter().any(|problem| problem.contains("waits for the end")),
+                Way::TakeOver | Way::Gap => waits(&status),
             };
             let problem = status.problem.unwrap_or_else(|| "it has no problem to tell".to_owned());
             Ok(if stands_by {
@@ -195,9 +195,8 @@ impl Cluster {
                 return Ok(Err(format!("{node} has no SpeakerStatus")));
             };
             let up = status.peers.iter().filter(|peer| peer.state == "Established").count();
-            let waits = status.problems.iter().any(|problem| problem.contains("waits for the end"));
             let told = |peer: &SpeakerPeer| peer.announced.as_ref().is_some_and(|n| n.ipv4 + n.ipv6 > 0);
-            if up == status.peers.len() && !waits && (status.announced == 0 || status.peers.iter().any(told)) {
+            if up == status.peers.len() && !waits(&status) && (status.announced == 0 || status.peers.iter().any(told)) {
                 return Ok(Ok(up));
             }
             let problem = status.problem.unwrap_or_else(|| "it has no problem to tell".to_owned());
@@ -205,6 +204,11 @@ impl Cluster {
         })
         .await
     }
+}
+
+/// Does Ferrocast's speaker wait for the old one?
+fn waits(status: &SpeakerStatusStatus) -> bool {
+    status.problems.iter().any(|problem| problem.contains(WAITS_FOR_SPEAKER))
 }
 
 /// The objects whose Pods are a part of MetalLB.

@@ -7,7 +7,7 @@ pub mod ways;
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -88,15 +88,10 @@ pub fn judge(objects: &Objects, class: Option<Arc<str>>, metallb: Vec<OldPod>) -
 /// Reads a cluster and judges it.
 ///
 /// # Errors
-/// No cluster, or one that does not let its objects be listed.
-pub async fn judge_cluster(
-    client: &Client,
-    kubeconfig: Option<&Path>,
-    namespace: &str,
-    class: Option<Arc<str>>,
-) -> anyhow::Result<Report> {
+/// A cluster that does not let its objects be listed.
+pub async fn judge_cluster(client: &Client, namespace: &str, class: Option<Arc<str>>) -> anyhow::Result<Report> {
     let metallb = pods::list(client, namespace).await?;
-    let objects = plan::cluster::objects(kubeconfig, namespace, class.as_deref()).await?;
+    let objects = plan::cluster::objects(client, namespace, class.as_deref()).await?;
     Ok(judge(&objects, class, metallb))
 }
 
@@ -110,7 +105,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some(path) => judge(&plan::objects_of(std::slice::from_ref(path), &args.namespace)?, class, Vec::new()),
         None => {
             let client = client::connect(args.kubeconfig.as_deref()).await?;
-            judge_cluster(&client, args.kubeconfig.as_deref(), &args.namespace, class).await?
+            judge_cluster(&client, &args.namespace, class).await?
         }
     };
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -2,11 +2,11 @@
 use std::sync::Arc;
 
 use ferrocast_core::{
-    config::{Peer, PeerEndpoint, any_selector_matches},
+    config::{Peer, any_selector_matches},
     model::{BGP_SOURCES_ANNOTATION, Node},
 };
 
-use crate::plan::world::World;
+use crate::{cluster::metallb::second_address, plan::world::World};
 
 /// A way to change over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +69,7 @@ pub fn sessions(world: &World) -> Vec<SessionRow> {
 
 /// The way that is open to a peer on a node, and what the router needs.
 fn way(peer: &Peer, node: &Node) -> (Way, String) {
-    let second = match &peer.endpoint {
-        PeerEndpoint::Address(address) if peer.source_address.is_none() => {
-            node.bgp_sources.iter().find(|source| source.is_ipv4() == address.is_ipv4())
-        }
-        _ => None,
-    };
-    if let Some(source) = second {
+    if let Some(source) = second_address(peer, node) {
         return (
             Way::Beside,
             format!("a neighbour {source} with the same settings as that of this node's own address"),
