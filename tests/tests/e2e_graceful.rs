@@ -253,8 +253,8 @@ async fn what_was_saved_elsewhere_or_long_ago_is_not_announced(bed: &mut Bed) ->
     let peers: Vec<Value> = graceful.into_iter().filter(|object| object["kind"] == "BGPPeer").collect();
     bed.lab.cluster.delete_all(&peers).await?;
     bed.lab.cluster.apply_all(&base_configuration()).await?;
-    bed.lab.wait_for_sessions().await?;
     for (index, node) in NODES.iter().enumerate() {
+        bed.wait_until_not_graceful(index).await?;
         bed.wait_for_peers(index, true).await?;
         bed.wait_until_saved(node).await?;
     }

@@ -11,6 +11,7 @@ use ferrocast_tests::lab::{
 use ferrocast_tests::objects::Service;
 use ferrocast_tests::runner::Context;
 use ferrocast_tests::wait::{ensure_that, eventually};
+use serde_json::Value;
 
 /// Connections of the client through each router.
 const HELD_PER_ROUTER: usize = 100;
@@ -87,6 +88,21 @@ impl Bed {
             // BIRD has half of them over each of its two sessions.
             ensure!(announced >= 2 * routes as u64, "{announced} announced");
             ensure!(sessions.iter().all(|session| session["endOfRIBSentAt"].is_null() != complete), "{sessions:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| speaker.tail())
+    }
+
+    /// The speaker's three sessions were made anew without graceful restart: those of before the change do not count.
+    pub(crate) async fn wait_until_not_graceful(&self, index: usize) -> Result<()> {
+        let speaker = &self.lab.speakers[index];
+        eventually("three sessions without graceful restart", CONVERGENCE_TIME_MAX, async || {
+            let sessions = speaker.sessions()?;
+            let without = |session: &&Value| {
+                session["state"] == "Established" && session["negotiated"]["gracefulRestart"].is_null()
+            };
+            ensure!(sessions.len() == 3 && sessions.iter().filter(without).count() == 3, "{sessions:?}");
             Ok(())
         })
         .await
