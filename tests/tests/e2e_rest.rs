@@ -87,6 +87,16 @@ fn cpus(lab: &mut Lab) -> Result<Vec<u64>> {
 
 async fn nothing_is_written_or_announced_at_rest_and_a_restart_writes_nothing(bed: &mut Bed) -> Result<()> {
     let lab = &mut bed.0;
+    // A session that a speaker has yet to tell of would change what is said of Services already written.
+    eventually("every speaker's status has its sessions", STANDING_TIME_MAX, async || {
+        let statuses = lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+        let established = |s: &&kube::api::DynamicObject| {
+            let peers = s.data["status"]["peers"].as_array();
+            peers.is_some_and(|peers| peers.len() == 3 && peers.iter().all(|peer| peer["state"] == "Established"))
+        };
+        ensure_that(statuses.iter().filter(established).count() == NODES.len(), || format!("{statuses:?}"))
+    })
+    .await?;
     create_services(lab).await?;
     // Events come after the addresses: rest begins when there is one for each.
     let written = |lab: &Lab| -> Result<Vec<audit::Request>> {
