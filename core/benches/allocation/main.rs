@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "a global allocator that counts what is in use")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+mod floor;
 mod memory;
 mod scene;
 
@@ -130,6 +131,8 @@ fn main() {
         "{:<46} {:>12} {:>18} {:>16} {:>14}",
         "", "µs, in 1,000s", "µs, one by one", "octets/Service", "new config, ms"
     );
+    let floor = floor::measure(used, BATCH_LEN);
+    println!("{:<46} {floor:>12.2}", "the floor: remembered and told, not decided");
     for row in rows(used).into_iter().filter(|row| only.is_none_or(|word| row.name.contains(&**word))) {
         let cost = measure(&row);
         println!(
@@ -141,6 +144,9 @@ fn main() {
             cost.config.as_secs_f64() * 1e3
         );
     }
+    println!(
+        "\"The floor\" puts Services and free addresses into hash maps and makes the outcomes; it knows no pools."
+    );
     println!(
         "\"One by one\": a Service goes and another comes, each in a batch of its own; both together are one allocation."
     );

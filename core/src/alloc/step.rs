@@ -332,6 +332,7 @@ impl Allocator {
     }
 
     fn report(&mut self, batch: Batch) -> Vec<Effect> {
+        let gone = !batch.gone.is_empty();
         let mut effects: Vec<Effect> = batch.gone.into_iter().map(|key| (key, None)).collect();
         let mut changed = batch.changed;
         // They come as few runs that are nearly in order, which a stable sort makes use of.
@@ -346,9 +347,11 @@ impl Allocator {
                 effects.push((key, after));
             }
         }
-        // Of a Service that went and came, what came counts.
-        effects.sort_by(|a, b| (&a.0, a.1.is_none()).cmp(&(&b.0, b.1.is_none())));
-        effects.dedup_by(|later, first| later.0 == first.0);
+        if gone {
+            // Of a Service that went and came, what came counts.
+            effects.sort_by(|a, b| (&a.0, a.1.is_none()).cmp(&(&b.0, b.1.is_none())));
+            effects.dedup_by(|later, first| later.0 == first.0);
+        }
         effects
     }
 

@@ -1,5 +1,5 @@
 //! Taking changes in: what they mean for who is to be judged anew.
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{Allocator, Change, Entry, holdings::Sharing, step::Batch};
 use crate::{
@@ -10,15 +10,19 @@ use crate::{
 impl Allocator {
     /// Notes what changed, and whom that concerns.
     pub(super) fn take_in(&mut self, changes: Vec<Change>, now_s: i64, batch: &mut Batch) {
-        let mut services: BTreeMap<ServiceKey, Option<Arc<Service>>> = BTreeMap::new();
+        let mut services: Vec<(ServiceKey, Option<Arc<Service>>)> = Vec::with_capacity(changes.len());
         let mut config = None;
         for change in changes {
             match change {
-                Change::Service(key, service) => drop(services.insert(key, service)),
+                Change::Service(key, service) => services.push((key, service)),
                 Change::Config(new) => config = Some(new),
                 Change::Namespace(name, labels) => self.take_in_namespace(name, labels, batch),
             }
         }
+        // The newest of each Service comes first and counts.
+        services.reverse();
+        services.sort_by(|(a, _), (b, _)| a.cmp(b));
+        services.dedup_by(|(later, _), (first, _)| later == first);
         let mut newcomers = Vec::new();
         for (key, service) in services {
             match service {
@@ -154,8 +158,8 @@ impl Allocator {
 }
 
 /// Order of service: age, then namespace, then name.
-pub(super) fn age(service: &Service) -> (i64, &str, &str) {
-    (service.created_s, service.key.namespace(), service.key.name())
+pub(super) fn age(service: &Service) -> (i64, &ServiceKey) {
+    (service.created_s, &service.key)
 }
 
 /// Is all the same that allocation reads, other than what Ferrocast itself writes?

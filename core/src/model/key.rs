@@ -33,13 +33,18 @@ impl ServiceKey {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
+        self.slash().map_or("", |at| &self.0[..at])
     }
 
     /// The name within the namespace.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.0.split_once('/').map_or(&*self.0, |(_, name)| name)
+        self.slash().map_or(&*self.0, |at| &self.0[at + 1..])
+    }
+
+    /// Where the namespace ends. It is short, so that looking is quicker than any search made for long texts.
+    fn slash(&self) -> Option<usize> {
+        self.0.bytes().position(|octet| octet == b'/')
     }
 
     /// `namespace/name`.
