@@ -154,8 +154,8 @@ impl Allocator {
 }
 
 /// Order of service: age, then namespace, then name.
-pub(super) fn age(service: &Service) -> (i64, &str, &str) {
-    (service.created_s, service.key.namespace(), service.key.name())
+pub(super) fn age(service: &Service) -> (i64, &ServiceKey) {
+    (service.created_s, &service.key)
 }
 
 /// Is all the same that allocation reads, other than what Ferrocast itself writes?
