@@ -1,6 +1,6 @@
 //! What a peer would be sent if its session were up: for those who plan, without any session. Pure.
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU32,
     sync::Arc,
@@ -30,8 +30,8 @@ use crate::{
 pub struct Preview {
     peer: Arc<Peer>,
     terrain: Terrain,
-    /// By the terms of an announcement, which are shared: what was made of them.
-    memo: HashMap<usize, Vec<Remembered>>,
+    /// By the terms of an announcement, which are shared and therefore few: what was made of them.
+    memo: BTreeMap<usize, Vec<Remembered>>,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Preview {
             next_hops: [None; Family::ALL.len()],
             policies: peer.routes.clone(),
         };
-        Ok(Self { peer: peer.clone(), terrain, memo: HashMap::new() })
+        Ok(Self { peer: peer.clone(), terrain, memo: BTreeMap::new() })
     }
 
     /// The peer.

@@ -49,10 +49,10 @@ pub struct ServiceDifference<'a> {
     pub after: Vec<IpAddr>,
     /// Those that it holds though the right to them was taken away.
     pub held: Vec<IpAddr>,
-    /// Why, before: code and words.
-    pub reason_before: (String, String),
+    /// Why, before.
+    pub reason_before: ReasonRow<'a>,
     /// Why, after.
-    pub reason_after: (String, String),
+    pub reason_after: ReasonRow<'a>,
 }
 
 /// What becomes of a session.
@@ -106,9 +106,9 @@ pub struct RouteDifference<'a> {
     /// What becomes of it.
     pub change: RouteChange,
     /// The node.
-    pub node: &'a str,
+    pub node: &'a Arc<str>,
     /// The peer.
-    pub peer: &'a str,
+    pub peer: &'a Arc<str>,
     /// The prefix.
     pub prefix: IpNet,
     /// As it is then, or was if it is withdrawn.
@@ -126,22 +126,19 @@ pub fn services<'a>(old: &'a World, new: &'a World) -> Vec<ServiceDifference<'a>
     keys.into_iter().filter_map(|key| service(key, old, new)).collect()
 }
 
-fn service<'a>(key: &'a ServiceKey, old: &World, new: &World) -> Option<ServiceDifference<'a>> {
+fn service<'a>(key: &'a ServiceKey, old: &'a World, new: &'a World) -> Option<ServiceDifference<'a>> {
     let addresses = |world: &World| {
         let mut ips = world.services.get(key).map(|service| service.ingress.clone()).unwrap_or_default();
         ips.sort_unstable();
         ips
     };
-    let why = |world: &World| match world.services.get(key) {
-        Some(service) => {
-            let ReasonRow { code, message } = reason(world, service);
-            (code.to_owned(), message.to_owned())
-        }
-        None => ("notLoadBalancer".to_owned(), "the Service is not served".to_owned()),
+    let why = |world: &'a World| match world.services.get(key) {
+        Some(service) => reason(world, service),
+        None => ReasonRow { code: "notLoadBalancer", message: "the Service is not served" },
     };
     let (before, after) = (addresses(old), addresses(new));
     let (reason_before, reason_after) = (why(old), why(new));
-    if before == after && reason_before.0 == reason_after.0 {
+    if before == after && reason_before.code == reason_after.code {
         return None;
     }
     let gains = after.iter().any(|ip| !before.contains(ip));
@@ -262,6 +259,7 @@ pub fn routes<E>(
     mut each: impl FnMut(&RouteDifference<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut last: Option<(Option<usize>, Option<usize>, Vec<Changed>)> = None;
+    let mut alike = Alike::default();
     for (node, before, after) in paired(old, new) {
         let same = last
             .as_ref()
@@ -284,7 +282,8 @@ pub fn routes<E>(
                 all = everything(old, before, new, after);
                 &all
             };
-            compare(&node, name, sides, (&mut *old, &mut *new), relevant, &mut each)?;
+            let place = Place { node: &node, peer: name };
+            compare(place, sides, (&mut *old, &mut *new), relevant, &mut alike, &mut each)?;
         }
     }
     Ok(())
@@ -302,6 +301,18 @@ impl Side {
         fleet.peers[peer].preview.as_ref().ok()?;
         let hops = [IpFamily::V4, IpFamily::V6].map(|family| fleet.next_hop(place, peer, family));
         Some(Self { peer, terms: (fleet.peers[peer].peer.clone(), hops) })
+    }
+
+    /// What its peer is told of a prefix, where that leads, and for whom it is.
+    fn told<'a>(
+        &self,
+        fleet: &mut Fleet,
+        prefix: &IpNet,
+        announcement: &'a Announcement,
+    ) -> Option<(Arc<Told>, Option<IpAddr>, &'a BTreeSet<ServiceKey>)> {
+        let preview = fleet.peers[self.peer].preview.as_mut().ok()?;
+        let hop = self.terms.1[usize::from(prefix.addr().is_ipv6())];
+        preview.told(prefix, announcement).map(|told| (told, hop, &*announcement.services))
     }
 
     /// What its routes depend on besides what is announced.
@@ -347,30 +358,48 @@ fn everything(old: &Fleet, before: Option<usize>, new: &Fleet, after: Option<usi
     all.into_iter().map(|(prefix, (old, new))| (prefix, old, new)).collect()
 }
 
+/// Whose session with whom.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    node: &'a Arc<str>,
+    peer: &'a Arc<str>,
+}
+
+/// Whether two peers are told the same. Prefixes that follow each other are mostly told alike, so the last answer is kept.
+#[derive(Default)]
+struct Alike(Option<(Arc<Told>, Arc<Told>, bool)>);
+
+impl Alike {
+    fn are(&mut self, a: &Arc<Told>, b: &Arc<Told>) -> bool {
+        match &self.0 {
+            Some((x, y, alike)) if Arc::ptr_eq(x, a) && Arc::ptr_eq(y, b) => *alike,
+            _ => {
+                let alike = a == b;
+                self.0 = Some((a.clone(), b.clone(), alike));
+                alike
+            }
+        }
+    }
+}
+
 fn compare<E>(
-    node: &str,
-    peer: &str,
+    Place { node, peer }: Place<'_>,
     (before, after): (Option<Side>, Option<Side>),
     (old, new): (&mut Fleet, &mut Fleet),
     changes: &[Changed],
+    alike: &mut Alike,
     each: &mut impl FnMut(&RouteDifference<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     for (prefix, was, is) in changes {
-        let told = |fleet: &mut Fleet, side: Option<&Side>, announcement: Option<&Arc<Announcement>>| {
-            let (side, announcement) = (side?, announcement?);
-            let preview = fleet.peers[side.peer].preview.as_mut().ok()?;
-            let hop = side.terms.1[usize::from(prefix.addr().is_ipv6())];
-            preview.told(prefix, announcement).map(|told| (told, hop, announcement.clone()))
-        };
-        let (was, is) = (told(old, before.as_ref(), was.as_ref()), told(new, after.as_ref(), is.as_ref()));
+        let was = before.as_ref().zip(was.as_ref()).and_then(|(side, was)| side.told(old, prefix, was));
+        let is = after.as_ref().zip(is.as_ref()).and_then(|(side, is)| side.told(new, prefix, is));
         let change = match (&was, &is) {
             (None, Some(_)) => RouteChange::Added,
             (Some(_), None) => RouteChange::Withdrawn,
-            (Some((a, hop_a, _)), Some((b, hop_b, _))) if a != b || hop_a != hop_b => RouteChange::Changed,
+            (Some((a, hop_a, _)), Some((b, hop_b, _))) if hop_a != hop_b || !alike.are(a, b) => RouteChange::Changed,
             _ => continue,
         };
-        let Some((told, next_hop, announcement)) = is.as_ref().or(was.as_ref()) else { continue };
-        let services = &announcement.services;
+        let Some((told, next_hop, services)) = is.as_ref().or(was.as_ref()) else { continue };
         each(&RouteDifference { change, node, peer, prefix: *prefix, told, next_hop: *next_hop, services })?;
     }
     Ok(())

@@ -1,18 +1,17 @@
 //! Serving endpoints of every Service on every node.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ferrocast_core::model::{Endpoints, NodeId, Service, ServiceKey};
 
-use super::objects::Objects;
+use imbl::OrdMap;
+
+use super::objects::{Objects, Slices};
 use crate::cluster::convert::EndpointRow;
 
-/// By Service; one without an entry has none.
+/// By Service; one without an entry has none. A copy shares what it has with the original.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EndpointTable {
-    by_service: BTreeMap<ServiceKey, ServiceEndpoints>,
+    by_service: OrdMap<ServiceKey, Arc<ServiceEndpoints>>,
 }
 
 /// The serving endpoints of one Service.
@@ -27,33 +26,34 @@ pub struct ServiceEndpoints {
 }
 
 impl EndpointTable {
-    /// Counts as the speakers do ([`EndpointsIndex`](ferrocast_core::model::EndpointsIndex)). With `assume`, Services with a selector and
-    /// without any slice have one endpoint on each of `nodes`; these Services are returned too.
+    /// Counts as the speakers do ([`EndpointsIndex`](ferrocast_core::model::EndpointsIndex)).
     #[must_use]
-    pub fn new(objects: &Objects, nodes: &[Arc<str>], assume: bool) -> (Self, Vec<ServiceKey>) {
+    pub fn new(slices: &Slices) -> Self {
         let mut rows: BTreeMap<&ServiceKey, Vec<&EndpointRow>> = BTreeMap::new();
-        for (service, slice) in objects.slices.values() {
-            rows.entry(service).or_default().extend(slice);
+        for slice in slices.values() {
+            rows.entry(&slice.0).or_default().extend(&slice.1);
         }
-        let mut by_service: BTreeMap<ServiceKey, ServiceEndpoints> =
-            rows.iter().map(|(service, rows)| ((*service).clone(), count(rows.clone()))).collect();
-        let mut assumed = Vec::new();
-        if assume {
-            let everywhere = ServiceEndpoints::of(nodes.iter().map(|name| (name.clone(), 1)).collect());
-            let lacks = |service: &&Arc<Service>| {
-                service.is_load_balancer && !service.selector.is_empty() && !rows.contains_key(&service.key)
-            };
-            assumed.extend(objects.services.values().filter(lacks).map(|service| service.key.clone()));
-            by_service.extend(assumed.iter().map(|key| (key.clone(), everywhere.clone())));
-        }
-        by_service.retain(|_, endpoints| endpoints.anywhere > 0);
-        (Self { by_service }, assumed)
+        let counted = |(service, rows): (&ServiceKey, Vec<&EndpointRow>)| (service.clone(), Arc::new(count(rows)));
+        Self { by_service: rows.into_iter().map(counted).collect() }
+    }
+
+    /// Gives Services with a selector and without any slice one endpoint on each of `nodes`; these Services are returned.
+    #[must_use]
+    pub fn assume(&mut self, objects: &Objects, nodes: &[Arc<str>]) -> Vec<ServiceKey> {
+        let everywhere = Arc::new(ServiceEndpoints::everywhere(nodes));
+        let lacks = |service: &&Arc<Service>| {
+            service.is_load_balancer && !service.selector.is_empty() && !self.by_service.contains_key(&service.key)
+        };
+        let assumed: Vec<ServiceKey> =
+            objects.services.values().filter(lacks).map(|service| service.key.clone()).collect();
+        self.by_service.extend(assumed.iter().map(|key| (key.clone(), everywhere.clone())));
+        assumed
     }
 
     /// The endpoints of a Service.
     #[must_use]
     pub fn get(&self, service: &ServiceKey) -> Option<&ServiceEndpoints> {
-        self.by_service.get(service)
+        self.by_service.get(service).map(|endpoints| &**endpoints).filter(|endpoints| endpoints.anywhere > 0)
     }
 
     /// The counts of a Service as a node sees them.
@@ -61,25 +61,21 @@ impl EndpointTable {
     pub fn seen_from(&self, service: &ServiceKey, node: &str) -> Endpoints {
         self.get(service).map_or_else(Endpoints::default, |endpoints| endpoints.seen_from(node))
     }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceEndpoints)> {
-        self.by_service.iter()
-    }
 }
 
 impl ServiceEndpoints {
-    fn of(on: BTreeMap<Arc<str>, u32>) -> Self {
-        let anywhere = on.values().sum();
-        Self { anywhere, ..Self::default() }.with_nodes(on)
+    /// One on each of `nodes`.
+    fn everywhere(nodes: &[Arc<str>]) -> Self {
+        let mut names = nodes.to_vec();
+        names.sort_unstable();
+        let anywhere = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        Self::new(anywhere, names.into_iter().map(|name| (name, 1)).collect())
     }
 
-    fn with_nodes(mut self, on: BTreeMap<Arc<str>, u32>) -> Self {
-        let mut ids: Vec<NodeId> = on.keys().map(|name| NodeId::of(name)).collect();
+    fn new(anywhere: u32, on: Box<[(Arc<str>, u32)]>) -> Self {
+        let mut ids: Box<[NodeId]> = on.iter().map(|(name, _)| NodeId::of(name)).collect();
         ids.sort_unstable();
-        self.ids = ids.into();
-        self.on = on.into_iter().collect();
-        self
+        Self { anywhere, on, ids }
     }
 
     /// The counts as a node sees them.
@@ -93,14 +89,16 @@ impl ServiceEndpoints {
 /// An address that several slices name serves only if none of them says otherwise.
 fn count(mut rows: Vec<&EndpointRow>) -> ServiceEndpoints {
     rows.sort_unstable_by_key(|row| row.ip);
-    let mut endpoints = ServiceEndpoints::default();
-    let mut on: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    let mut anywhere = 0;
+    let mut places: Vec<(&Arc<str>, IpAddr)> = Vec::new();
     for same in rows.chunk_by(|a, b| a.ip == b.ip).filter(|same| same.iter().all(|row| row.serving)) {
-        endpoints.anywhere += 1;
-        let nodes: BTreeSet<&Arc<str>> = same.iter().filter_map(|row| row.node.as_ref()).collect();
-        for node in nodes {
-            *on.entry(node.clone()).or_default() += 1;
-        }
+        anywhere += 1;
+        places.extend(same.iter().filter_map(|row| Some((row.node.as_ref()?, row.ip))));
     }
-    endpoints.with_nodes(on)
+    places.sort_unstable();
+    places.dedup();
+    let on = places
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter_map(|same| Some((same.first()?.0.clone(), u32::try_from(same.len()).ok()?)));
+    ServiceEndpoints::new(anywhere, on.collect())
 }

@@ -2,11 +2,7 @@
 //!
 //! Nodes that all selectors treat alike decide alike but for the endpoints on them: each such class is decided once, and of each
 //! of its nodes only the Services whose decision depends on the node. The snapshots of all nodes share what they have in common.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ferrocast_bgp::Preview;
 use ferrocast_core::{
@@ -15,7 +11,7 @@ use ferrocast_core::{
     decide::{
         AddressDecision, Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among, message, served,
     },
-    model::{Endpoints, IpFamily, Node, Service, ServiceKey, TrafficPolicy},
+    model::{Endpoints, IpFamily, Node, Service, TrafficPolicy},
 };
 
 use super::world::World;
@@ -86,26 +82,26 @@ impl Fleet {
     /// Fills in what each member announces.
     fn announce(&mut self, world: &World, builder: &mut DesiredBuilder) {
         builder.retain(|key| world.services.contains_key(key));
-        let varying = Varying::of(world, &self.sharers);
+        let services = Sorted::of(world, &self.sharers);
         for class in 0..self.classes.len() {
-            for (key, service) in &world.services {
-                let decision = (!varying.contains(key)).then(|| self.decide(world, service, class, None));
-                builder.set(key, decision.as_ref());
+            for party in &services.alike {
+                let decision = decide_among(*party, &[], &self.classes[class]);
+                builder.set(&party.service.key, Some(&decision));
             }
-            let mut set: Vec<ServiceKey> = Vec::new();
+            // They may be set as another class or world had them.
+            services.varying.iter().for_each(|service| builder.set(&service.key, None));
+            let mut set: Vec<&Service> = Vec::new();
             for place in 0..self.members.len() {
                 if self.members[place].class != class {
                     continue;
                 }
                 let name = self.members[place].node.name.clone();
-                let mut now: Vec<ServiceKey> = Vec::new();
-                for key in varying.on(&name) {
-                    let Some(service) = world.services.get(key) else { continue };
-                    builder.set(key, Some(&self.decide(world, service, class, Some(&name))));
-                    now.push(key.clone());
+                let now = services.on(&name);
+                for service in &now {
+                    builder.set(&service.key, Some(&self.decide(world, service, class, &name)));
                 }
-                for key in set.iter().filter(|key| now.binary_search(key).is_err()) {
-                    builder.set(key, None);
+                for service in set.iter().filter(|s| now.binary_search_by(|other| other.key.cmp(&s.key)).is_err()) {
+                    builder.set(&service.key, None);
                 }
                 set = now;
                 self.members[place].desired = builder.desired();
@@ -113,8 +109,9 @@ impl Fleet {
         }
     }
 
-    /// The decision of a class on a Service, seen from one of its nodes, or (`None`) from one without endpoints.
-    fn decide(&self, world: &World, service: &Service, class: usize, node: Option<&str>) -> Decision {
+    /// The decision of a class on a Service, seen from one of its nodes.
+    fn decide(&self, world: &World, service: &Service, class: usize, node: &str) -> Decision {
+        let node = Some(node);
         let sharers = self.sharers.of(&service.key);
         let others: Vec<Party<'_>> =
             sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, node)).collect();
@@ -130,8 +127,8 @@ impl Fleet {
     #[must_use]
     pub fn explain(&self, world: &World, service: &Service, place: usize) -> Vec<(AddressDecision, String)> {
         let member = &self.members[place];
+        let decision = self.decide(world, service, member.class, &member.node.name);
         let name = Some(&*member.node.name);
-        let decision = self.decide(world, service, member.class, name);
         let sharers = self.sharers.of(&service.key);
         let others: Vec<Party<'_>> =
             sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, name)).collect();
@@ -205,44 +202,46 @@ impl Fleet {
     }
 }
 
-/// Services whose decision is not the same on all nodes of a class.
-struct Varying<'a> {
-    keys: BTreeSet<&'a ServiceKey>,
-    /// Those with endpoints on a node that have to be looked at there.
-    on: BTreeMap<&'a str, Vec<&'a ServiceKey>>,
-    /// Those that have to be looked at on every node, sorted.
-    everywhere: Vec<&'a ServiceKey>,
+/// The Services, by whether their decision is the same on all nodes of a class.
+#[derive(Default)]
+struct Sorted<'a> {
+    /// Those whose decision is.
+    alike: Vec<Party<'a>>,
+    /// The others.
+    varying: Vec<&'a Service>,
+    /// Of these, those with endpoints on a node that have to be looked at there, by key.
+    on: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// Of these, those that have to be looked at on every node, by key.
+    everywhere: Vec<&'a Service>,
 }
 
-impl<'a> Varying<'a> {
+impl<'a> Sorted<'a> {
     fn of(world: &'a World, sharers: &Sharers) -> Self {
-        let mut varying = Self { keys: BTreeSet::new(), on: BTreeMap::new(), everywhere: Vec::new() };
+        let mut sorted = Self::default();
         for (key, service) in &world.services {
             if !sharers.is_empty() && !sharers.of(key).is_empty() {
-                varying.keys.insert(key);
-                varying.everywhere.push(key);
+                sorted.varying.push(service);
+                sorted.everywhere.push(service);
             } else if service.traffic_policy == TrafficPolicy::Local {
-                varying.keys.insert(key);
+                sorted.varying.push(service);
                 for (node, _) in world.endpoints.get(key).iter().flat_map(|endpoints| &endpoints.on) {
-                    varying.on.entry(&**node).or_default().push(key);
+                    sorted.on.entry(&**node).or_default().push(service);
                 }
+            } else {
+                sorted.alike.push(party(world, service, None));
             }
         }
-        varying
+        sorted
     }
 
-    fn contains(&self, key: &ServiceKey) -> bool {
-        self.keys.contains(key)
-    }
-
-    /// What has to be looked at on a node, sorted.
-    fn on(&self, node: &str) -> Vec<&'a ServiceKey> {
-        let mut keys: Vec<&ServiceKey> = self.on.get(node).into_iter().flatten().copied().collect();
+    /// What has to be looked at on a node, by key.
+    fn on(&self, node: &str) -> Vec<&'a Service> {
+        let mut services: Vec<&Service> = self.on.get(node).into_iter().flatten().copied().collect();
         if !self.everywhere.is_empty() {
-            keys.extend(&self.everywhere);
-            keys.sort_unstable();
+            services.extend(&self.everywhere);
+            services.sort_unstable_by_key(|service| &service.key);
         }
-        keys
+        services
     }
 }
 

@@ -38,7 +38,7 @@ struct ServiceRow<'a> {
 }
 
 /// A code with words.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct ReasonRow<'a> {
     /// Stable.
     pub code: &'a str,

@@ -15,15 +15,18 @@ use crate::{
 /// Which object of `metallb.io` or `ferrocast.io`: kind, namespace, name.
 pub type ConfigKey = (Arc<str>, Arc<str>, Arc<str>);
 
+/// Service and endpoints of EndpointSlices by `namespace/name`.
+pub type Slices = OrdMap<String, Arc<(ServiceKey, Vec<EndpointRow>)>>;
+
 /// Objects by name. Every object has a creation time: those that had none come after all others, in the order of the documents.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// The configuration namespace.
     pub namespace: Arc<str>,
     /// Services.
-    pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    pub services: OrdMap<ServiceKey, Arc<Service>>,
     /// Endpoints of EndpointSlices by `namespace/name`.
-    pub slices: BTreeMap<String, (ServiceKey, Vec<EndpointRow>)>,
+    pub slices: Slices,
     /// Nodes.
     pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
     /// Labels of Namespaces, with that which the API server puts on them.
@@ -59,7 +62,9 @@ impl Objects {
             }
             self.services.insert(service.key.clone(), Arc::new(service));
         }
-        self.slices.extend(slices);
+        for (key, slice) in slices {
+            self.slices.insert(key, Arc::new(slice));
+        }
         self.nodes.extend(nodes.into_iter().map(|node| (node.name.clone(), Arc::new(node))));
         for (name, labels) in namespaces {
             let labels = labels.iter().filter(|(key, _)| *key != NAMESPACE_LABEL);

@@ -120,7 +120,7 @@ impl Comparison<'_> {
                 before: &change.before,
                 after: &change.after,
                 held: &change.held,
-                reason: ReasonRow { code: &change.reason_after.0, message: &change.reason_after.1 },
+                reason: change.reason_after,
             })?;
         }
         rows.end()?;
@@ -191,17 +191,19 @@ impl Comparison<'_> {
 
     /// One line per peer, prefix and change, with the nodes.
     fn route_lines(&mut self) -> Vec<String> {
-        let mut lines: BTreeMap<(String, IpNet, RouteChange), Vec<Arc<str>>> = BTreeMap::new();
+        let mut peers: BTreeMap<Arc<str>, BTreeMap<(IpNet, RouteChange), Names>> = BTreeMap::new();
         let note = |change: &RouteDifference<'_>| {
-            let key = (change.peer.to_owned(), change.prefix, change.change);
-            lines.entry(key).or_default().push(change.node.into());
+            let of_peer = peers.entry(change.peer.clone()).or_default();
+            of_peer.entry((change.prefix, change.change)).or_default().push(change.node);
             Ok::<(), std::convert::Infallible>(())
         };
         let Ok(()) = diff::routes(self.old_fleet, self.new_fleet, note);
-        let line = |((peer, prefix, change), nodes): (&(String, IpNet, RouteChange), &Vec<Arc<str>>)| {
-            format!("{prefix} {} at peer {peer}, from {}", word_of_route(*change), listed(nodes))
-        };
-        lines.iter().map(line).collect()
+        let lines = peers.iter().flat_map(|(peer, changes)| {
+            changes.iter().map(move |((prefix, change), nodes)| {
+                format!("{prefix} {} at peer {peer}, from {}", word_of_route(*change), nodes.listed())
+            })
+        });
+        lines.collect()
     }
 
     fn session_lines(&mut self) -> Vec<String> {
@@ -243,26 +245,52 @@ fn part(out: &mut impl Write, title: &str, lines: Vec<String>) -> io::Result<boo
     Ok(true)
 }
 
+/// Some names, of which so many are kept as are shown.
+#[derive(Default)]
+struct Names {
+    first: Vec<Arc<str>>,
+    more: usize,
+}
+
+impl Names {
+    fn push(&mut self, name: &Arc<str>) {
+        if self.first.len() < NAMES_MAX {
+            self.first.push(name.clone());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn listed(&self) -> String {
+        enumeration(&self.first, self.more)
+    }
+}
+
 fn listed<T: Display>(names: &[T]) -> String {
-    let shown: Vec<String> = names.iter().take(NAMES_MAX).map(ToString::to_string).collect();
-    match names.len().checked_sub(NAMES_MAX).filter(|more| *more > 0) {
-        Some(more) => format!("{} and {more} more", shown.join(", ")),
-        None => shown.join(", "),
+    let (first, rest) = names.split_at(names.len().min(NAMES_MAX));
+    enumeration(first, rest.len())
+}
+
+fn enumeration<T: Display>(first: &[T], more: usize) -> String {
+    let shown: Vec<String> = first.iter().map(ToString::to_string).collect();
+    match more {
+        0 => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
 fn service_line(change: &ServiceDifference<'_>) -> String {
-    let (key, (code, message)) = (change.key, &change.reason_after);
+    let (key, ReasonRow { code, message }) = (change.key, change.reason_after);
     let only =
         |a: &[IpAddr], b: &[IpAddr]| listed(&a.iter().filter(|ip| !b.contains(ip)).copied().collect::<Vec<IpAddr>>());
     let (lost, gained) = (only(&change.before, &change.after), only(&change.after, &change.before));
-    let why = if message.is_empty() { code.clone() } else { format!("{code}: {message}") };
+    let why = if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") };
     match change.change {
         ServiceChange::Gains => format!("{key} gains {gained}"),
         ServiceChange::Loses => format!("{key} loses {lost} ({why})"),
         ServiceChange::Changes => format!("{key} loses {lost} and gains {gained}"),
         ServiceChange::Stays if !change.held.is_empty() => format!("{key} holds {} ({why})", listed(&change.held)),
-        ServiceChange::Stays => format!("{key}: {} becomes {why}", change.reason_before.0),
+        ServiceChange::Stays => format!("{key}: {} becomes {why}", change.reason_before.code),
     }
 }
 

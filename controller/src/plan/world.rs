@@ -10,11 +10,11 @@ use ferrocast_core::{
     model::{AnnotationText, Labels, Node, ObjectKey, Service, ServiceKey},
 };
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 
 use super::{
     endpoints::EndpointTable,
-    objects::{ConfigKey, Objects},
+    objects::{ConfigKey, Objects, Slices},
 };
 use crate::{cluster::configurator::unsupported, manifests::ConfigObject};
 
@@ -65,7 +65,7 @@ pub struct World {
     /// Services that are not ours.
     pub others: BTreeMap<ServiceKey, Arc<Service>>,
     /// Why they will have it.
-    pub outcomes: BTreeMap<ServiceKey, Arc<Outcome>>,
+    pub outcomes: OrdMap<ServiceKey, Arc<Outcome>>,
     /// How full the pools are.
     pub usage: BTreeMap<Arc<str>, PoolUsage>,
     /// Nodes by name.
@@ -88,9 +88,11 @@ pub struct Planner {
     /// The configuration that the allocator has.
     given: Option<Arc<Config>>,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
-    services: BTreeMap<ServiceKey, Arc<Service>>,
+    services: OrdMap<ServiceKey, Arc<Service>>,
     /// What each Service of ours has and why.
-    outcomes: BTreeMap<ServiceKey, Arc<Outcome>>,
+    outcomes: OrdMap<ServiceKey, Arc<Outcome>>,
+    /// The EndpointSlices, and what was counted in them.
+    counted: (Slices, EndpointTable),
     /// What the configuration in force was built from, and the Namespaces then.
     past: (Resources, OrdMap<Arc<str>, Arc<Labels>>),
 }
@@ -107,8 +109,9 @@ impl Planner {
             config: None,
             given: None,
             namespaces: BTreeMap::new(),
-            services: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
+            services: OrdMap::new(),
+            outcomes: OrdMap::new(),
+            counted: Default::default(),
             past: Default::default(),
         }
     }
@@ -142,7 +145,8 @@ impl Planner {
         let config = Arc::new(config);
         self.allocate(objects, &config);
         let names: Vec<Arc<str>> = nodes.iter().map(|node| node.name.clone()).collect();
-        let (endpoints, assumed) = EndpointTable::new(objects, &names, self.settings.assume_endpoints);
+        let mut endpoints = self.count(&objects.slices);
+        let assumed = if self.settings.assume_endpoints { endpoints.assume(objects, &names) } else { Vec::new() };
         let (services, others) = self.split(objects);
         self.config = Some(config.clone());
         World {
@@ -163,6 +167,14 @@ impl Planner {
         }
     }
 
+    /// The serving endpoints, counted anew only if the EndpointSlices are others than before.
+    fn count(&mut self, slices: &Slices) -> EndpointTable {
+        if !self.counted.0.ptr_eq(slices) {
+            self.counted = (slices.clone(), EndpointTable::new(slices));
+        }
+        self.counted.1.clone()
+    }
+
     /// Begins where a running Ferrocast is, as a new leader does.
     fn resume(&mut self, record: &InForce, objects: &Objects) {
         self.builder.restore(record);
@@ -174,14 +186,13 @@ impl Planner {
     fn carry_over(&mut self, new: &mut Config, resources: Resources, objects: &Objects) {
         let namespaces: OrdMap<Arc<str>, Arc<Labels>> = all_namespaces(objects).into_iter().collect();
         if let Some(old) = &self.config {
-            let with_status = |(key, service): (&ServiceKey, &Arc<Service>)| {
-                let mut service = (**service).clone();
-                if let Some(outcome) = self.outcomes.get(key) {
-                    service.ingress.clone_from(&outcome.ips);
+            let mut services = objects.services.clone();
+            for (key, outcome) in &self.outcomes {
+                if let Some(service) = objects.services.get(key).filter(|service| service.ingress != outcome.ips) {
+                    let with_status = Service { ingress: outcome.ips.clone(), ..(**service).clone() };
+                    services.insert(key.clone(), Arc::new(with_status));
                 }
-                (key.clone(), Arc::new(service))
-            };
-            let services: OrdMap<ServiceKey, Arc<Service>> = objects.services.iter().map(with_status).collect();
+            }
             let living = Living { services: &services, namespaces: &namespaces, class: self.settings.class.as_deref() };
             let past = Past { config: old, resources: &self.past.0, namespaces: &self.past.1 };
             carry_over(&past, new, &resources, &living, OnAddressLoss::Hold);
@@ -202,14 +213,13 @@ impl Planner {
                 changes.push(Change::Namespace(name.clone(), Some(labels.clone())));
             }
         }
-        for (key, service) in &objects.services {
-            if self.services.get(key).is_none_or(|old| !Arc::ptr_eq(old, service) && old != service) {
-                changes.push(Change::Service(key.clone(), Some(service.clone())));
+        let change = |item: DiffItem<'_, '_, ServiceKey, Arc<Service>>| match item {
+            DiffItem::Add(key, service) | DiffItem::Update { new: (key, service), .. } => {
+                Change::Service(key.clone(), Some(service.clone()))
             }
-        }
-        for key in self.services.keys().filter(|key| !objects.services.contains_key(*key)) {
-            changes.push(Change::Service(key.clone(), None));
-        }
+            DiffItem::Remove(key, _) => Change::Service(key.clone(), None),
+        };
+        changes.extend(self.services.diff(&objects.services).map(change));
         for (key, outcome) in self.allocator.apply(changes, objects.now_s()) {
             match outcome {
                 Some(outcome) => self.outcomes.insert(key, outcome),
@@ -217,24 +227,24 @@ impl Planner {
             };
         }
         self.namespaces = namespaces;
-        self.services.clone_from(&objects.services);
+        self.services = objects.services.clone();
     }
 
     /// The Services that are ours as they will be, and the others as they are.
     fn split(&self, objects: &Objects) -> (BTreeMap<ServiceKey, Arc<Service>>, BTreeMap<ServiceKey, Arc<Service>>) {
-        let (mut ours, mut others) = (BTreeMap::new(), BTreeMap::new());
+        let (mut ours, mut others) = (Vec::with_capacity(objects.services.len()), Vec::new());
         for (key, service) in &objects.services {
             if !service.is_ours(self.settings.class.as_deref()) {
-                others.insert(key.clone(), service.clone());
+                others.push((key.clone(), service.clone()));
                 continue;
             }
             let will_be = match self.outcomes.get(key) {
                 Some(outcome) => with_status(service, outcome),
                 None => service.clone(),
             };
-            ours.insert(key.clone(), will_be);
+            ours.push((key.clone(), will_be));
         }
-        (ours, others)
+        (ours.into_iter().collect(), others.into_iter().collect())
     }
 }
 
@@ -294,7 +304,7 @@ fn surroundings_problems(
     let around = Surroundings {
         nodes: &nodes.iter().map(|node| (node.name.clone(), node.clone())).collect(),
         namespaces: &objects.namespaces.clone().into_iter().collect(),
-        services: &objects.services.clone().into_iter().collect(),
+        services: &objects.services,
         networks: Networks::default(),
     };
     check_surroundings(resources, config, &around)

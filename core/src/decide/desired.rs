@@ -1,6 +1,7 @@
 //! From decisions to the set of prefixes that the node should announce.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -18,8 +19,13 @@ use crate::{
 /// combinations of advertisements that a configuration has in practice.
 const TERMS_INTERNED_MAX: usize = 1024;
 
-/// One advertisement applied to one prefix: its name and its terms.
-type Offer = (Arc<str>, Arc<Terms>);
+/// One advertisement applied to one prefix, by its terms, which name it.
+type Offer = Arc<Terms>;
+
+/// By advertisement. Most offers that are compared are one and the same.
+fn order(a: &Offer, b: &Offer) -> Ordering {
+    if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) }
+}
 
 /// Keeps [`Desired`] in step with the decisions, Service by Service.
 ///
@@ -31,12 +37,14 @@ pub struct DesiredBuilder {
     /// What each Service contributes.
     contributions: BTreeMap<ServiceKey, Contribution>,
     prefixes: BTreeMap<IpNet, Prefix>,
-    /// Prefixes that may differ from `desired`.
-    touched: BTreeSet<IpNet>,
+    /// Prefixes that may differ from `desired`, in whatever order, some of them several times.
+    touched: Vec<IpNet>,
     /// Terms of each advertisement last seen.
     terms: BTreeMap<Arc<str>, (Arc<BgpAdvertisement>, Arc<Terms>)>,
     /// Equal lists of terms share one allocation.
     interned: BTreeSet<Arc<[Terms]>>,
+    /// The list last interned, and the offers that it was made of: the next prefix mostly has the same.
+    last: (Vec<Offer>, Arc<[Terms]>),
 }
 
 /// What one Service contributes.
@@ -49,9 +57,9 @@ struct Contribution {
 }
 
 impl Contribution {
-    /// Its prefixes, each once.
-    fn prefixes(&self) -> impl Iterator<Item = IpNet> {
-        self.offers.chunk_by(|a, b| a.0 == b.0).filter_map(|same| same.first()).map(|(prefix, _)| *prefix)
+    /// Its prefixes, each once, with their offers.
+    fn prefixes(&self) -> impl Iterator<Item = (IpNet, &[(IpNet, Offer)])> {
+        self.offers.chunk_by(|a, b| a.0 == b.0).filter_map(|same| Some((same.first()?.0, same)))
     }
 }
 
@@ -71,38 +79,33 @@ impl DesiredBuilder {
     /// Notes the decision on a Service; `None`: it is gone.
     pub fn set(&mut self, key: &ServiceKey, decision: Option<&Decision>) {
         let new = decision.map_or_else(Contribution::default, |d| self.contribution(d));
-        if self.contributions.get(key).map_or(new.offers.is_empty(), |old| *old == new) {
-            return;
-        }
-        let old = if new.offers.is_empty() {
-            self.contributions.remove(key)
-        } else {
-            self.contributions.insert(key.clone(), new.clone())
+        let old = match self.contributions.entry(key.clone()) {
+            Entry::Vacant(_) if new.offers.is_empty() => return,
+            Entry::Vacant(free) => {
+                free.insert(new.clone());
+                Contribution::default()
+            }
+            Entry::Occupied(known) if *known.get() == new => return,
+            Entry::Occupied(known) if new.offers.is_empty() => known.remove(),
+            Entry::Occupied(mut known) => known.insert(new.clone()),
         };
-        for (prefix, offer) in &new.offers {
-            let entry = self.prefixes.entry(*prefix).or_default();
-            entry.add(offer);
-            if !entry.services.contains(key) {
-                Arc::make_mut(&mut entry.services).insert(key.clone());
+        for (net, offers) in new.prefixes() {
+            let prefix = self.prefixes.entry(net).or_default();
+            offers.iter().for_each(|(_, offer)| prefix.add(offer));
+            prefix.weigh(new.weight);
+            if !prefix.services.contains(key) {
+                Arc::make_mut(&mut prefix.services).insert(key.clone());
             }
-            self.touched.insert(*prefix);
+            self.touched.push(net);
         }
-        for prefix in new.prefixes() {
-            self.prefixes.entry(prefix).or_default().weigh(new.weight);
-        }
-        let old = old.unwrap_or_default();
-        for prefix in old.prefixes() {
-            if let Some(entry) = self.prefixes.get_mut(&prefix) {
-                entry.unweigh(old.weight);
+        for (net, offers) in old.prefixes() {
+            let Some(prefix) = self.prefixes.get_mut(&net) else { continue };
+            offers.iter().for_each(|(_, offer)| prefix.remove(offer));
+            prefix.unweigh(old.weight);
+            if new.offers.binary_search_by(|(p, _)| p.cmp(&net)).is_err() && prefix.services.contains(key) {
+                Arc::make_mut(&mut prefix.services).remove(key);
             }
-        }
-        for (prefix, offer) in &old.offers {
-            let Some(entry) = self.prefixes.get_mut(prefix) else { continue };
-            entry.remove(offer);
-            if new.offers.binary_search_by(|(p, _)| p.cmp(prefix)).is_err() && entry.services.contains(key) {
-                Arc::make_mut(&mut entry.services).remove(key);
-            }
-            self.touched.insert(*prefix);
+            self.touched.push(net);
         }
     }
 
@@ -119,7 +122,10 @@ impl DesiredBuilder {
     #[must_use]
     pub fn desired(&mut self) -> Desired {
         let mut changed = false;
-        for net in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for net in touched {
             changed |= self.publish(net);
         }
         if changed {
@@ -141,19 +147,13 @@ impl DesiredBuilder {
             self.prefixes.remove(&net);
             return self.desired.announcements.remove(&net).is_some();
         };
-        let mut terms: Vec<Terms> = Vec::with_capacity(prefix.offers.len());
-        for ((_, offered), _) in &prefix.offers {
-            if !terms.contains(offered) {
-                terms.push((**offered).clone());
-            }
-        }
         let services = prefix.services.clone();
-        let terms = match self.interned.get(&*terms) {
-            Some(known) => known.clone(),
-            None => {
-                let new: Arc<[Terms]> = terms.into();
-                self.interned.insert(new.clone());
-                new
+        let terms = match &self.last {
+            (offers, terms) if prefix.offers.iter().map(|(offer, _)| offer).eq(offers) => terms.clone(),
+            _ => {
+                let offers: Vec<Offer> = prefix.offers.iter().map(|(offer, _)| offer.clone()).collect();
+                self.last = (offers, intern(&mut self.interned, &prefix.offers));
+                self.last.1.clone()
             }
         };
         let weight = if prefix.unweighed == 0 { weight::rounded(prefix.weight) } else { None };
@@ -171,10 +171,10 @@ impl DesiredBuilder {
         for address in decision.addresses.iter().filter(|a| a.reason == Reason::Announced) {
             let Some(ip) = address.ip else { continue };
             for advertisement in &address.advertisements {
-                all.push((prefix_of(ip, advertisement), (advertisement.name.clone(), self.terms_of(advertisement))));
+                all.push((prefix_of(ip, advertisement), self.terms_of(advertisement)));
             }
         }
-        all.sort_unstable();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| order(&a.1, &b.1)));
         all.dedup();
         Contribution { offers: all.into_boxed_slice(), weight: decision.weight }
     }
@@ -196,6 +196,17 @@ impl DesiredBuilder {
     }
 }
 
+/// The one allocation of a list of terms. Two advertisements never have the same, since the terms name them.
+fn intern(interned: &mut BTreeSet<Arc<[Terms]>>, offers: &[(Offer, u32)]) -> Arc<[Terms]> {
+    let terms: Vec<Terms> = offers.iter().map(|(offer, _)| (**offer).clone()).collect();
+    if let Some(known) = interned.get(&*terms) {
+        return known.clone();
+    }
+    let new: Arc<[Terms]> = terms.into();
+    interned.insert(new.clone());
+    new
+}
+
 impl Prefix {
     fn weigh(&mut self, weight: Option<u32>) {
         match weight {
@@ -212,14 +223,14 @@ impl Prefix {
     }
 
     fn add(&mut self, offer: &Offer) {
-        match self.offers.binary_search_by(|(o, _)| o.cmp(offer)) {
+        match self.offers.binary_search_by(|(known, _)| order(known, offer)) {
             Ok(at) => self.offers[at].1 += 1,
             Err(at) => self.offers.insert(at, (offer.clone(), 1)),
         }
     }
 
     fn remove(&mut self, offer: &Offer) {
-        if let Ok(at) = self.offers.binary_search_by(|(o, _)| o.cmp(offer)) {
+        if let Ok(at) = self.offers.binary_search_by(|(known, _)| order(known, offer)) {
             self.offers[at].1 -= 1;
             if self.offers[at].1 == 0 {
                 self.offers.remove(at);
