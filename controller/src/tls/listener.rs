@@ -59,6 +59,10 @@ impl TlsListener {
 
     fn start(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(config) = self.serving.load_full() else { return };
+        // An answer follows the end of the handshake at once: it must not wait until that has been acknowledged.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY");
+        }
         let accept = TlsAcceptor::from(config).accept(stream);
         let handshake = async move {
             match tokio::time::timeout(HANDSHAKE_TIME_MAX, accept).await {
