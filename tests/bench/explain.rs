@@ -1,12 +1,12 @@
 //! `ferrocast explain` on a live cluster with many standing Services: from the command's start to its end.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ferrocast_tests::ferrocast::binary;
 use ferrocast_tests::process::run;
-use ferrocast_tests::wait::{ensure_that, eventually};
+use ferrocast_tests::wait::{ensure_that, eventually, pause};
 use serde_json::Value;
 
 use crate::Plan;
@@ -17,6 +17,37 @@ use crate::stats::ms;
 
 /// Explanations of each kind per run.
 const QUESTIONS: usize = 5;
+/// At rest the machine does less than this in a window, parts in a hundred of all processors.
+const REST_BUSY_MAX_PERCENT: u64 = 10;
+/// The window.
+const REST_WINDOW: Duration = Duration::from_secs(3);
+/// How long Events and statuses of standing Services may go on being written.
+const REST_AWAITED: Duration = Duration::from_secs(240);
+
+/// What all processors together have done and could have done since they started, in ticks. Source: proc_stat(5).
+fn ticks() -> Result<(u64, u64)> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().unwrap_or_default();
+    let fields: Vec<u64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let idle: u64 = fields.iter().skip(3).take(2).sum();
+    let all: u64 = fields.iter().take(8).sum();
+    Ok((all - idle, all))
+}
+
+/// Waits until nothing is left to be written: Events come long after the addresses that they tell of.
+async fn rest() -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let before = ticks()?;
+        pause(REST_WINDOW).await;
+        let after = ticks()?;
+        let (busy, all) = (after.0 - before.0, after.1 - before.1);
+        if busy * 100 < all * REST_BUSY_MAX_PERCENT {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < REST_AWAITED, "the machine is still busy: {busy} of {all} ticks");
+    }
+}
 
 /// One explanation, as a person asks for it.
 fn explain(bed: &Bed, kind: &str, name: &str) -> Result<Value> {
@@ -39,6 +70,7 @@ pub(crate) async fn live(bed: &mut Bed, plan: &Plan, standing: usize, report: &m
         Ok(told)
     })
     .await?;
+    rest().await?;
     let address = told["services"][0]["addresses"][0].as_str().unwrap_or_default().to_owned();
     for (kind, name) in [("service", &*service), ("address", &*address), ("node", NODE), ("peer", "receiver")] {
         let mut times = vec![];
