@@ -138,16 +138,17 @@ fn is_refused(row: &Value) -> bool {
     errors.any(|problem| !PASSING.contains(&&*word(problem, "rule")))
 }
 
+/// What `plan` says of an object that the webhook refuses; `None`: it takes it.
+fn refusal<'a>(plan: &'a Value, object: &Value) -> Option<&'a Value> {
+    let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+    let verdict = rows(plan, "configuration").iter().find(|row| row["kind"] == *kind && row["name"] == *name);
+    verdict.filter(|row| is_refused(row))
+}
+
 /// The case without what never gets in.
 fn stored(case: &Case, plan: &Value) -> Case {
-    let refused = |object: &Value| {
-        let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
-        let mut verdicts =
-            rows(plan, "configuration").iter().filter(|row| row["kind"] == *kind && row["name"] == *name);
-        verdicts.any(is_refused)
-    };
     let mut stored = case.clone();
-    stored.objects.retain(|object| !refused(object));
+    stored.objects.retain(|object| refusal(plan, object).is_none());
     stored
 }
 
@@ -166,9 +167,8 @@ async fn apply(world: &World, case: &Case, plan: &Value) -> Result<usize> {
             object["metadata"]["namespace"] = json!("default");
         }
         let status = object.as_object_mut().and_then(|fields| fields.remove("status"));
-        let verdict = rows(plan, "configuration").iter().find(|row| row["kind"] == kind && row["name"] == name);
         let applied = world.cluster.apply(&object).await;
-        match verdict.filter(|row| is_refused(row)) {
+        match refusal(plan, &object) {
             None => applied?,
             Some(row) => {
                 let Err(error) = applied else { anyhow::bail!("{kind} {name} is invalid, but was stored: {row}") };

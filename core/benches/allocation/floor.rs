@@ -13,24 +13,23 @@ use ferrocast_core::{
 };
 
 use crate::{
-    ran,
-    scene::{Scene, services},
+    micros, ran,
+    scene::{Scene, batches},
 };
 
 /// Time for each of `used` Services, µs: it is put into a map with its outcome, and its address into another. They come in batches
 /// of `batch_len`, as for the allocator.
-pub(crate) fn measure(used: u32, batch_len: u32) -> f64 {
+pub(crate) fn measure(used: u32, batch_len: usize) -> f64 {
     let scene = Scene::of_slash_8(Strategy::First);
     let pool: Arc<str> = "p".into();
     let mut of_service: HashMap<ServiceKey, (Arc<Service>, Arc<Outcome>)> = HashMap::new();
     let mut of_address: HashMap<IpAddr, ServiceKey> = HashMap::new();
     let mut time = Duration::ZERO;
-    for first in (0..used).step_by(usize::try_from(batch_len).unwrap_or(1)) {
-        let batch = services(&scene, first..used.min(first.saturating_add(batch_len)));
+    let mut free = (0x0a00_0000..).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
+    for batch in batches(&scene, used, batch_len) {
         let (mut effects, began) = (Vec::with_capacity(batch.len()), ran());
-        for (change, n) in batch.into_iter().zip(first..) {
+        for (change, ip) in batch.into_iter().zip(&mut free) {
             let Change::Service(key, Some(service)) = change else { continue };
-            let ip = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
             let outcome = Arc::new(Outcome {
                 ips: vec![ip],
                 pool: Some(pool.clone()),
@@ -47,5 +46,5 @@ pub(crate) fn measure(used: u32, batch_len: u32) -> f64 {
         drop(effects);
     }
     assert_eq!(of_address.len(), of_service.len(), "an address for each");
-    time.as_secs_f64() * 1e6 / f64::from(used)
+    micros(time, used)
 }

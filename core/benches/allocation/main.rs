@@ -21,7 +21,7 @@ use ferrocast_core::{
 
 use crate::{
     memory::in_use,
-    scene::{Scene, removed, service, services},
+    scene::{Scene, batches, removed, service},
 };
 
 /// Addresses in use, and what "quick" makes of it.
@@ -30,7 +30,7 @@ const QUICK_USED: u32 = 100_000;
 /// Services that come and go, one batch each, once so many addresses are in use.
 const CHURN: u32 = 20_000;
 /// Services in one batch while the pool is filled: what a busy watch brings together.
-const BATCH_LEN: u32 = 1_000;
+const BATCH_LEN: usize = 1_000;
 /// The goal for one allocation, microseconds.
 const GOAL_US: f64 = 2.0;
 
@@ -40,6 +40,11 @@ fn ran() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanos = told.and_then(|text| text.split(' ').next()?.parse().ok());
     nanos.map_or_else(|| BEGAN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+}
+
+/// Time for each of `count`, µs.
+fn micros(time: Duration, count: u32) -> f64 {
+    time.as_secs_f64() * 1e6 / f64::from(count)
 }
 
 /// One line of the table.
@@ -66,9 +71,7 @@ fn measure(row: &Row) -> Cost {
     let mut allocator = Allocator::new(None);
     drop(allocator.apply(vec![row.scene.change()], 0));
     let (mut filling, mut octets) = (Duration::ZERO, 0);
-    for first in (0..row.used).step_by(usize::try_from(BATCH_LEN).unwrap_or(1)) {
-        // As from a watch: just made, and so warm.
-        let batch = services(&row.scene, first..row.used.min(first.saturating_add(BATCH_LEN)));
+    for batch in batches(&row.scene, row.used, BATCH_LEN) {
         let (list, before, began) = (batch.capacity() * size_of::<Change>(), in_use(), ran());
         drop(allocator.apply(batch, 0));
         filling += ran() - began;
@@ -90,7 +93,6 @@ fn measure(row: &Row) -> Cost {
     let began = ran();
     drop(allocator.apply(vec![change], 0));
     let config = ran() - began;
-    let micros = |time: Duration, count: u32| time.as_secs_f64() * 1e6 / f64::from(count);
     Cost {
         filled_us: micros(filling, row.used),
         alone_us: micros(alone, CHURN),

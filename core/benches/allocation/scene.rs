@@ -1,7 +1,6 @@
 //! Pools and Services to measure with.
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::Range,
     sync::Arc,
 };
 
@@ -164,9 +163,12 @@ pub(crate) fn service(scene: &Scene, n: u32) -> Change {
     Change::Service(service.key.clone(), Some(Arc::new(service)))
 }
 
-/// Services that come.
-pub(crate) fn services(scene: &Scene, numbers: Range<u32>) -> Vec<Change> {
-    numbers.map(|n| service(scene, n)).collect()
+/// The first `count` Services that come, `batch_len` at a time. Each batch is just made when it is asked for, as by a watch: it is warm.
+pub(crate) fn batches(scene: &Scene, count: u32, batch_len: usize) -> impl Iterator<Item = Vec<Change>> {
+    let mut coming = (0..count).map(|n| service(scene, n));
+    std::iter::from_fn(move || {
+        Some(coming.by_ref().take(batch_len).collect()).filter(|batch: &Vec<_>| !batch.is_empty())
+    })
 }
 
 /// A Service that goes.

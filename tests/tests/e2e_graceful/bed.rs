@@ -99,11 +99,10 @@ impl Bed {
         let speaker = &self.lab.speakers[index];
         eventually("three sessions without graceful restart", CONVERGENCE_TIME_MAX, async || {
             let sessions = speaker.sessions()?;
-            let without = |session: &&Value| {
+            let without = |session: &Value| {
                 session["state"] == "Established" && session["negotiated"]["gracefulRestart"].is_null()
             };
-            ensure!(sessions.len() == 3 && sessions.iter().filter(without).count() == 3, "{sessions:?}");
-            Ok(())
+            ensure_that(sessions.len() == 3 && sessions.iter().all(without), || format!("{sessions:?}"))
         })
         .await
         .with_context(|| speaker.tail())
