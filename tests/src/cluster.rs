@@ -11,7 +11,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::objects::namespace;
+use crate::objects::{CONFIG_NAMESPACE, namespace};
 use crate::wait::{ensure_that, eventually};
 
 /// Who writes the tests' objects.
@@ -160,6 +160,14 @@ impl Cluster {
     pub async fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Result<Vec<DynamicObject>> {
         let of = json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": namespace}});
         Ok(self.api(&of)?.list(&ListParams::default()).await?.items)
+    }
+
+    /// What the speakers say of themselves.
+    ///
+    /// # Errors
+    /// When the SpeakerStatuses cannot be listed.
+    pub async fn speaker_statuses(&self) -> Result<Vec<DynamicObject>> {
+        self.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await
     }
 
     /// A Service.

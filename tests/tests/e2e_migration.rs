@@ -135,7 +135,7 @@ impl Bed {
     async fn wait_until_it_waits(&self, index: usize) -> Result<()> {
         eventually("a speaker waits for the old one", CONVERGENCE_TIME_MAX, async || {
             ensure!(self.lab.speakers[index].sessions()?.is_empty(), "it has sessions");
-            let statuses = self.lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+            let statuses = self.lab.cluster.speaker_statuses().await?;
             let own = statuses.iter().find(|status| status.metadata.name.as_deref() == Some(NODES[index]));
             let problem = own.and_then(|status| status.data["status"]["problem"].as_str()).unwrap_or_default();
             ensure_that(problem.contains(&format!("speaker-{}", NODES[index])), || format!("it says {problem:?}"))

@@ -60,7 +60,7 @@ fn policy(name: &str, spec: Value) -> Value {
 impl Bed {
     /// The statuses by node.
     async fn statuses(&self) -> Result<BTreeMap<String, Value>> {
-        let list = self.lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+        let list = self.lab.cluster.speaker_statuses().await?;
         Ok(list.into_iter().filter_map(|s| Some((s.metadata.name.clone()?, s.data["status"].clone()))).collect())
     }
 
@@ -160,7 +160,7 @@ async fn statuses_say_what_is_announced_and_are_silent_at_rest(bed: &mut Bed) ->
     let peer = status["peers"].as_array().and_then(|peers| peers.iter().find(|p| p["name"] == "bird4"));
     let peer = peer.context("no bird4")?;
     ensure!(peer["state"] == "Established" && peer["asn"] == 64_500 && peer["announced"]["IPv4"] == 1, "{peer}");
-    let list = bed.lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+    let list = bed.lab.cluster.speaker_statuses().await?;
     for status in &list {
         let owner = status.metadata.owner_references.as_ref().and_then(|o| o.first()).context("no owner")?;
         ensure!(owner.kind == "Node" && Some(&owner.name) == status.metadata.name.as_ref(), "{owner:?}");

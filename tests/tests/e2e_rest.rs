@@ -89,7 +89,7 @@ async fn nothing_is_written_or_announced_at_rest_and_a_restart_writes_nothing(be
     let lab = &mut bed.0;
     // A session that a speaker has yet to tell of would change what is said of Services already written.
     eventually("every speaker's status has its sessions", STANDING_TIME_MAX, async || {
-        let statuses = lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+        let statuses = lab.cluster.speaker_statuses().await?;
         let established = |s: &&kube::api::DynamicObject| {
             let peers = s.data["status"]["peers"].as_array();
             peers.is_some_and(|peers| peers.len() == 3 && peers.iter().all(|peer| peer["state"] == "Established"))
@@ -110,7 +110,7 @@ async fn nothing_is_written_or_announced_at_rest_and_a_restart_writes_nothing(be
     .await?;
     // The speakers' statuses come last: they say what has settled.
     eventually("every speaker's status has all routes", STANDING_TIME_MAX, async || {
-        let statuses = lab.cluster.list("ferrocast.io/v1alpha1", "SpeakerStatus", CONFIG_NAMESPACE).await?;
+        let statuses = lab.cluster.speaker_statuses().await?;
         let whole = statuses
             .iter()
             .filter(|s| s.data["status"]["announced"] == SERVICES && s.data["status"]["problem"].is_null());

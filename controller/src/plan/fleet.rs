@@ -82,7 +82,7 @@ impl Fleet {
     /// Fills in what each member announces.
     fn announce(&mut self, world: &World, builder: &mut DesiredBuilder) {
         builder.retain(|key| world.services.contains_key(key));
-        let services = Sorted::of(world, &self.sharers);
+        let services = Sorted::of(world, self);
         for class in 0..self.classes.len() {
             for party in &services.alike {
                 let decision = decide_among(*party, &[], &self.classes[class]);
@@ -109,13 +109,18 @@ impl Fleet {
         }
     }
 
+    /// A Service, and those that it shares an address with, seen from a node.
+    fn parties<'a>(&self, world: &'a World, service: &'a Service, node: &str) -> (Party<'a>, Vec<Party<'a>>) {
+        let seen = |service: &'a Service| party(world, service, Some(node));
+        let sharers = self.sharers.of(&service.key);
+        let others = sharers.iter().filter_map(|key| world.services.get(key)).map(|other| seen(other));
+        (seen(service), others.collect())
+    }
+
     /// The decision of a class on a Service, seen from one of its nodes.
     fn decide(&self, world: &World, service: &Service, class: usize, node: &str) -> Decision {
-        let node = Some(node);
-        let sharers = self.sharers.of(&service.key);
-        let others: Vec<Party<'_>> =
-            sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, node)).collect();
-        decide_among(party(world, service, node), &others, &self.classes[class])
+        let (own, others) = self.parties(world, service, node);
+        decide_among(own, &others, &self.classes[class])
     }
 
     /// Is the decision on the Service's addresses not only its own matter?
@@ -127,15 +132,12 @@ impl Fleet {
     #[must_use]
     pub fn explain(&self, world: &World, service: &Service, place: usize) -> Vec<(AddressDecision, String)> {
         let member = &self.members[place];
-        let decision = self.decide(world, service, member.class, &member.node.name);
-        let name = Some(&*member.node.name);
-        let sharers = self.sharers.of(&service.key);
-        let others: Vec<Party<'_>> =
-            sharers.iter().filter_map(|key| world.services.get(key)).map(|s| party(world, s, name)).collect();
+        let (own, others) = self.parties(world, service, &member.node.name);
+        let decision = decide_among(own, &others, &self.classes[member.class]);
         let mut context = self.classes[member.class].clone();
         context.node = member.node.clone();
         let words = |address: AddressDecision| {
-            let text = message(&address, party(world, service, name), &others, &context);
+            let text = message(&address, own, &others, &context);
             (address, text)
         };
         decision.addresses.into_iter().map(words).collect()
@@ -216,15 +218,15 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn of(world: &'a World, sharers: &Sharers) -> Self {
+    fn of(world: &'a World, fleet: &Fleet) -> Self {
         let mut sorted = Self::default();
-        for (key, service) in &world.services {
-            if !sharers.is_empty() && !sharers.of(key).is_empty() {
+        for service in world.services.values() {
+            if fleet.is_shared(service) {
                 sorted.varying.push(service);
                 sorted.everywhere.push(service);
             } else if service.traffic_policy == TrafficPolicy::Local {
                 sorted.varying.push(service);
-                for (node, _) in world.endpoints.get(key).iter().flat_map(|endpoints| &endpoints.on) {
+                for (node, _) in world.endpoints.get(&service.key).iter().flat_map(|endpoints| &endpoints.on) {
                     sorted.on.entry(&**node).or_default().push(service);
                 }
             } else {

@@ -45,7 +45,7 @@ pub(super) async fn explain(subject: &Subject, args: &ExplainArgs) -> anyhow::Re
     let client = connect(args.kubeconfig.as_deref()).await?;
     let namespace = &args.ferrocast_namespace;
     let (token, map, speakers) =
-        tokio::join!(token(&client, namespace), authority(&client, namespace), speakers(&client, &args.namespace),);
+        tokio::join!(token(&client, namespace), authority(&client, namespace), speakers(&client, &args.namespace));
     // Who lacks all rights is told of that to the token, the one that counts, whichever answer came first.
     let (token, map, mut speakers) = (token?, map?, speakers?);
     if let Subject::Node(name) = subject {
