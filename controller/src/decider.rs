@@ -1,10 +1,14 @@
 //! The actor that decides what one node announces and hands it, through the pacer, to the announcers.
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, chain, sleep_until},
-    announce::{Announcer, Desired},
+    announce::{Announcer, Configuration, Desired, Entry},
+    config::{BGP, Config},
     decide::{Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among},
     model::{Node, ServiceKey},
     pacer::{Pacer, Wanted},
@@ -15,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    cluster::metallb::{Living, must_wait, peers_of},
+    cluster::metallb::{Living, must_wait},
     records::Record,
     state::Saved,
 };
@@ -25,18 +29,47 @@ pub const RESTORE_AFTER: Duration = Duration::from_secs(1);
 /// What a speaker's view is made of.
 pub const SPEAKER_SOURCES: &[Source] = &[Source::Services, Source::Endpoints, Source::Nodes, Source::Config];
 
-/// The decisions on every Service that has anything to announce or could have, for readers outside.
+/// The decisions for one announcer on every Service that has anything to announce or could have.
 #[derive(Clone, Debug, Default)]
-pub struct Decisions {
+pub struct Decided {
     /// By Service; only those of type LoadBalancer and of our class.
     pub by_service: OrdMap<ServiceKey, Arc<Decision>>,
     /// Since when, and what before.
     pub records: OrdMap<ServiceKey, Arc<Record>>,
-    /// What the announcers were handed last: what follows from the decisions, as far as the pacer lets it through.
+    /// What the announcer was handed last: what follows from the decisions, as far as the pacer lets it through.
     pub desired: Desired,
+}
+
+/// The decisions for every announcer, for readers outside.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// Those for the announcer of BGPPeers and BGPAdvertisements.
+    pub bgp: Decided,
+    /// Those for the announcers that AnnouncerClasses name.
+    pub others: BTreeMap<Arc<str>, Decided>,
     /// Pods of MetalLB's speaker on this node, for whose end the sessions wait.
     pub waits_for: Living,
 }
+
+impl Decisions {
+    /// Those for the announcer of this name.
+    #[must_use]
+    pub fn of(&self, announcer: &str) -> Option<&Decided> {
+        if announcer == BGP { Some(&self.bgp) } else { self.others.get(announcer) }
+    }
+
+    /// Every announcer's, BGP's first.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Decided)> {
+        std::iter::once((BGP, &self.bgp)).chain(self.others.iter().map(|(name, decided)| (&**name, decided)))
+    }
+
+    fn of_mut(&mut self, announcer: &Arc<str>) -> &mut Decided {
+        if **announcer == *BGP { &mut self.bgp } else { self.others.entry(announcer.clone()).or_default() }
+    }
+}
+
+/// The announcers that there are, by name.
+pub type Announcers = BTreeMap<Arc<str>, Arc<dyn Announcer>>;
 
 /// Decides for one node.
 pub struct Decider {
@@ -50,20 +83,35 @@ pub struct Decider {
     metallb: watch::Receiver<Living>,
     /// The old speaker was gone once: whatever comes later, our sessions stay.
     took_over: bool,
-    peers: watch::Sender<Arc<PeerSet>>,
-    announcers: Vec<Arc<dyn Announcer>>,
+    configure: Configure,
+    announcers: watch::Receiver<Arc<Announcers>>,
     decisions: watch::Sender<Decisions>,
+}
+
+/// What the announcer of a name has to know of the configuration and the node, besides the prefixes. The flag: the old speaker of
+/// this node is gone.
+pub type Configure = Box<dyn Fn(&str, &Config, &Node, bool) -> BTreeMap<Arc<str>, Entry> + Send + Sync>;
+
+/// What one announcer is told, and why.
+#[derive(Default)]
+struct Lane {
+    builder: DesiredBuilder,
+    /// Goes on counting where the last incarnation stopped.
+    pacer: Option<Pacer>,
+    by_service: OrdMap<ServiceKey, Arc<Decision>>,
+    records: OrdMap<ServiceKey, Arc<Record>>,
+    /// What the announcer's configuration was made of last.
+    configured: Option<(Arc<Config>, Arc<Node>, bool)>,
+    /// Who was handed which generation last.
+    handed_over: Option<(Weak<dyn Announcer>, u64)>,
 }
 
 /// The state of one incarnation.
 #[derive(Default)]
 struct State {
     seen: Option<ClusterView>,
-    builder: DesiredBuilder,
-    /// Goes on counting where the last incarnation stopped.
-    pacer: Option<Pacer>,
-    by_service: OrdMap<ServiceKey, Arc<Decision>>,
-    records: OrdMap<ServiceKey, Arc<Record>>,
+    /// By announcer: BGP, and those of the AnnouncerClasses in force.
+    lanes: BTreeMap<Arc<str>, Lane>,
     /// Who shares addresses with whom under different traffic policies.
     sharers: Sharers,
     /// From when on the Node's exclude label counts; `None`: it has none.
@@ -91,13 +139,13 @@ pub struct DeciderSettings {
 }
 
 impl Decider {
-    /// A decider; `peers` gets the peers of this node, each announcer gets the desired set.
+    /// A decider; each announcer gets the desired set, with what `configure` makes of the configuration beside it.
     #[must_use]
     pub fn new(
         settings: DeciderSettings,
         view: watch::Receiver<ClusterView>,
-        peers: watch::Sender<Arc<PeerSet>>,
-        announcers: Vec<Arc<dyn Announcer>>,
+        configure: Configure,
+        announcers: watch::Receiver<Arc<Announcers>>,
     ) -> (Self, watch::Receiver<Decisions>) {
         let (decisions, readers) = watch::channel(Decisions::default());
         let DeciderSettings { node, class, ignore_exclude_label, drain_time, drained, saved, metallb } = settings;
@@ -111,7 +159,7 @@ impl Decider {
             saved,
             metallb,
             took_over: false,
-            peers,
+            configure,
             announcers,
             decisions,
         };
@@ -128,11 +176,13 @@ impl Decider {
         self.heed_metallb(metallb);
         let node = view.nodes.get(&self.node).cloned();
         let node = node.unwrap_or_else(|| Arc::new(Node { name: self.node.clone(), ..Node::default() }));
-        self.publish_peers(&view, &node);
+        state.keep_lanes(&view.config);
+        self.configure(state, &view, &node);
         let excluded = node.is_excluded() && !self.ignore_exclude_label;
         let recast = state.heed_exclusion(excluded, self.drain_time, Instant::now());
-        let context = Context {
+        let mut context = Context {
             class: self.class.clone(),
+            announcer: BGP.into(),
             node,
             config: view.config.clone(),
             ignore_exclude_label: self.ignore_exclude_label || state.leaving,
@@ -149,23 +199,12 @@ impl Decider {
                     touched.extend(old.endpoint_nodes.diff(&view.endpoint_nodes).map(key_of));
                 }
                 touched.extend(state.note_sharers(touched.clone(), &view, &context));
-                for key in touched {
-                    state.look_at(&key, &view, &context);
-                }
+                state.look_at(touched.iter(), &view, &mut context);
             }
             _ => {
-                state.builder.retain(|key| view.services.contains_key(key));
-                state.sharers = Sharers::default();
+                state.forget_gone(&view);
                 state.note_sharers(view.services.keys().cloned().collect(), &view, &context);
-                let gone: Vec<ServiceKey> =
-                    state.by_service.keys().filter(|k| !view.services.contains_key(*k)).cloned().collect();
-                for key in gone {
-                    state.by_service.remove(&key);
-                    state.records.remove(&key);
-                }
-                for key in view.services.keys() {
-                    state.look_at(key, &view, &context);
-                }
+                state.look_at(view.services.keys(), &view, &mut context);
             }
         }
         state.seen = Some(view);
@@ -193,7 +232,7 @@ impl Decider {
 
     /// Announces again what was announced before a restart.
     async fn restore(&mut self) {
-        let Some(Saved { peers, desired }) = self.saved.take() else { return };
+        let Some(Saved { peers, mut desired }) = self.saved.take() else { return };
         let routes = desired.announcements.len();
         tracing::warn!(
             peers = peers.peers.len(),
@@ -201,64 +240,112 @@ impl Decider {
             "nothing is decided yet: announcing what was before the restart"
         );
         self.took_over = true;
-        self.peers.send_replace(Arc::new(peers));
-        apply(&self.announcers, desired.clone()).await;
-        self.decisions.send_modify(|published| published.desired = desired);
+        desired.configuration = Arc::new(Configuration { generation: 1, entries: peers.entries() });
+        let announcers = self.announcers.borrow().clone();
+        if let Some(bgp) = announcers.get(BGP) {
+            apply(bgp, desired.clone()).await;
+        }
+        self.decisions.send_modify(|published| published.bgp.desired = desired);
     }
 
-    /// Publishes the peers that this node talks to.
-    fn publish_peers(&self, view: &ClusterView, node: &Arc<Node>) {
-        let set = PeerSet {
-            node_name: self.node.clone(),
-            internal_ips: node.internal_ips.clone(),
-            peers: peers_of(&view.config, node, !self.took_over),
-        };
-        self.peers.send_if_modified(|now| {
-            let changed = **now != set;
-            if changed {
-                *now = Arc::new(set);
+    /// Works out what the announcers have to know, unless nothing that it is made of has changed.
+    fn configure(&self, state: &mut State, view: &ClusterView, node: &Arc<Node>) {
+        let from = (view.config.clone(), node.clone(), self.took_over);
+        for (name, lane) in &mut state.lanes {
+            let same = lane.configured.as_ref().is_some_and(|(config, node, took_over)| {
+                Arc::ptr_eq(config, &from.0) && (node, *took_over) == (&from.1, from.2)
+            });
+            if !same {
+                lane.builder.configure((self.configure)(name, &from.0, node, from.2));
+                lane.configured = Some(from.clone());
             }
-            changed
-        });
+        }
     }
 
-    /// Hands the desired set, as far as the pacer lets it, to every announcer.
+    /// Hands each announcer its desired set, as far as the pacer lets it; returns when to ask the pacers again.
     async fn hand_over(&mut self, state: &mut State) -> Option<std::time::Instant> {
         let config = state.seen.as_ref()?.config.clone();
-        let handed_over = self.decisions.borrow().desired.generation;
-        let desired = state.builder.desired();
         let drained = *self.drained.borrow_and_update() || state.leaving;
-        let wanted = Wanted { desired: &desired, weight_interval: config.weight_interval, drained };
-        let pacer = state.pacer.get_or_insert_with(|| Pacer::after(handed_over));
-        let paced = pacer.pace(wanted, Instant::now().into_std());
-        if paced.now.generation != handed_over {
-            apply(&self.announcers, paced.now.clone()).await;
+        let announcers = self.announcers.borrow_and_update().clone();
+        let mut again_at = state.excluded_from.filter(|_| state.leaving).map(Instant::into_std);
+        for (name, lane) in &mut state.lanes {
+            let published = self.decisions.borrow().of(name).map_or(0, |decided| decided.desired.generation);
+            let desired = lane.builder.desired();
+            let wanted = Wanted { desired: &desired, weight_interval: config.weight_interval, drained };
+            let pacer = lane.pacer.get_or_insert_with(|| Pacer::after(published));
+            let paced = pacer.pace(wanted, Instant::now().into_std());
+            if let Some(announcer) = announcers.get(name).filter(|announcer| lane.is_news(announcer, &paced.now)) {
+                lane.handed_over = Some((Arc::downgrade(announcer), paced.now.generation));
+                apply(announcer, paced.now.clone()).await;
+            }
+            again_at = [again_at, paced.again_at].into_iter().flatten().min();
+            self.publish(name, lane, paced.now);
         }
+        let gone = |published: &Decisions| published.others.keys().any(|name| !state.lanes.contains_key(name));
+        if gone(&self.decisions.borrow()) {
+            self.decisions.send_modify(|published| published.others.retain(|name, _| state.lanes.contains_key(name)));
+        }
+        again_at
+    }
+
+    /// Tells readers what was decided for one announcer, and what it was handed.
+    fn publish(&self, name: &Arc<str>, lane: &Lane, desired: Desired) {
         self.decisions.send_if_modified(|published| {
-            let changed =
-                published.desired.generation != paced.now.generation || !published.by_service.ptr_eq(&state.by_service);
+            let now = published.of_mut(name);
+            let changed = now.desired.generation != desired.generation || !now.by_service.ptr_eq(&lane.by_service);
             if changed {
-                *published = Decisions {
-                    by_service: state.by_service.clone(),
-                    records: state.records.clone(),
-                    desired: paced.now,
-                    waits_for: published.waits_for.clone(),
-                };
+                *now = Decided { by_service: lane.by_service.clone(), records: lane.records.clone(), desired };
             }
             changed
         });
-        let leave_at = state.excluded_from.filter(|_| state.leaving).map(Instant::into_std);
-        [paced.again_at, leave_at].into_iter().flatten().min()
     }
 }
 
-/// Hands a set to every announcer.
-pub async fn apply(announcers: &[Arc<dyn Announcer>], desired: Desired) {
-    let desired = Arc::new(desired);
-    for announcer in announcers {
-        if let Err(error) = announcer.apply(desired.clone()).await {
-            tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
+impl Lane {
+    /// Has this announcer yet to be handed this set?
+    fn is_news(&self, announcer: &Arc<dyn Announcer>, desired: &Desired) -> bool {
+        self.handed_over.as_ref().is_none_or(|(last, generation)| {
+            *generation != desired.generation || !std::ptr::addr_eq(last.as_ptr(), Arc::as_ptr(announcer))
+        })
+    }
+
+    fn look_at(&mut self, own: Option<Party<'_>>, others: &[Party<'_>], key: &ServiceKey, context: &Context) {
+        let Some(own) = own else {
+            self.builder.set(key, None);
+            self.records.remove(key);
+            if self.by_service.remove(key).is_some() {
+                let announcer = &*context.announcer;
+                tracing::info!(service = %key, announcer, reason = Reason::NotLoadBalancer.code(), "not announced");
+            }
+            return;
+        };
+        let decision = decide_among(own, others, context);
+        let before = self.by_service.get(key);
+        if before.is_some_and(|d| **d == decision) {
+            return;
         }
+        for address in &decision.addresses {
+            let same =
+                before.is_some_and(|d| d.addresses.iter().any(|a| (a.ip, a.reason) == (address.ip, address.reason)));
+            let (ip, reason, announcer) = (address.ip, address.reason.code(), &*context.announcer);
+            // A start decides on every Service at once; only what changes later is worth a line each.
+            if before.is_some() && !same {
+                tracing::info!(service = %key, ?ip, announcer, reason, "decided");
+            } else if !same {
+                tracing::debug!(service = %key, ?ip, announcer, reason, "decided");
+            }
+        }
+        self.builder.set(key, Some(&decision));
+        let record = Record::after(self.records.get(key), &decision, Timestamp::now().as_second());
+        self.records.insert(key.clone(), record);
+        self.by_service.insert(key.clone(), Arc::new(decision));
+    }
+}
+
+/// Hands a set to an announcer.
+pub async fn apply(announcer: &Arc<dyn Announcer>, desired: Desired) {
+    if let Err(error) = announcer.apply(Arc::new(desired)).await {
+        tracing::warn!(announcer = announcer.name(), error = %chain(&error), "desired set not accepted");
     }
 }
 
@@ -312,37 +399,45 @@ impl State {
         concerned
     }
 
-    fn look_at(&mut self, key: &ServiceKey, view: &ClusterView, context: &Context) {
-        let own = party(key, view).filter(|own| own.service.is_ours(context.class.as_deref()));
-        let Some(own) = own else {
-            self.builder.set(key, None);
-            self.records.remove(key);
-            if self.by_service.remove(key).is_some() {
-                tracing::info!(service = %key, reason = Reason::NotLoadBalancer.code(), "not announced");
-            }
-            return;
-        };
-        let sharers = self.sharers.of(key);
-        let others: Vec<Party<'_>> = sharers.iter().filter_map(|other| party(other, view)).collect();
-        let decision = decide_among(own, &others, context);
-        let before = self.by_service.get(key);
-        if before.is_some_and(|d| **d == decision) {
-            return;
+    /// One lane per announcer that the configuration names.
+    fn keep_lanes(&mut self, config: &Config) {
+        self.lanes.retain(|name, _| **name == *BGP || config.announcers.contains_key(name));
+        for name in config.announcers.keys().filter(|name| !self.lanes.contains_key(*name)).cloned().collect::<Vec<_>>()
+        {
+            self.lanes.insert(name, Lane::default());
         }
-        for address in &decision.addresses {
-            let same =
-                before.is_some_and(|d| d.addresses.iter().any(|a| (a.ip, a.reason) == (address.ip, address.reason)));
-            // A start decides on every Service at once; only what changes later is worth a line each.
-            if before.is_some() && !same {
-                tracing::info!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
-            } else if !same {
-                tracing::debug!(service = %key, ip = ?address.ip, reason = address.reason.code(), "decided");
+        if !self.lanes.contains_key(BGP) {
+            self.lanes.insert(BGP.into(), Lane::default());
+        }
+    }
+
+    /// Before every Service is looked at again: forgets those that are gone.
+    fn forget_gone(&mut self, view: &ClusterView) {
+        self.sharers = Sharers::default();
+        for lane in self.lanes.values_mut() {
+            lane.builder.retain(|key| view.services.contains_key(key));
+            let gone: Vec<ServiceKey> =
+                lane.by_service.keys().filter(|k| !view.services.contains_key(*k)).cloned().collect();
+            for key in gone {
+                lane.by_service.remove(&key);
+                lane.records.remove(&key);
             }
         }
-        self.builder.set(key, Some(&decision));
-        let record = Record::after(self.records.get(key), &decision, Timestamp::now().as_second());
-        self.records.insert(key.clone(), record);
-        self.by_service.insert(key.clone(), Arc::new(decision));
+    }
+
+    /// Decides on these Services for every announcer.
+    fn look_at<'a>(&mut self, keys: impl Iterator<Item = &'a ServiceKey>, view: &ClusterView, context: &mut Context) {
+        for key in keys {
+            let own = party(key, view).filter(|own| own.service.is_ours(context.class.as_deref()));
+            let sharers = self.sharers.of(key);
+            let others: Vec<Party<'_>> = sharers.iter().filter_map(|other| party(other, view)).collect();
+            for (name, lane) in &mut self.lanes {
+                if context.announcer != *name {
+                    context.announcer.clone_from(name);
+                }
+                lane.look_at(own, &others, key, context);
+            }
+        }
     }
 }
 
@@ -370,6 +465,7 @@ impl Actor for Decider {
                 () = stop.cancelled() => return Ok(()),
                 Ok(()) = self.drained.changed() => {}
                 Ok(()) = self.metallb.changed() => {}
+                Ok(()) = self.announcers.changed() => {}
                 changed = self.view.changed() => changed.map_err(|_| ActorError::Upstream("cluster view"))?,
                 () = sleep_until(again_at.map(Instant::from_std)) => {}
                 () = sleep_until(self.saved.as_ref().map(|_| restore_at)) => restore = true,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+pub mod announcers;
 pub mod cli;
 pub mod cluster;
 pub mod decider;

@@ -234,7 +234,7 @@ impl StateKeeper {
 
     /// What is announced now; `None`: nothing has been decided.
     fn current(&mut self) -> Option<Saved> {
-        let desired = self.decisions.borrow_and_update().desired.clone();
+        let desired = self.decisions.borrow_and_update().bgp.desired.clone();
         let peers = PeerSet::clone(&self.peers.borrow_and_update());
         (desired.generation > 0).then_some(Saved { peers, desired })
     }
@@ -325,7 +325,7 @@ mod tests {
             internal_ips: vec!["10.0.0.9".parse().unwrap()],
             peers: [("r".into(), Arc::new(peer))].into(),
         };
-        Saved { peers, desired: Desired { generation: 1, provisional: true, announcements } }
+        Saved { peers, desired: Desired { generation: 1, provisional: true, announcements, ..Desired::default() } }
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
             let keeper = StateKeeper::new(dir, decisions.subscribe(), peers.subscribe());
             supervisor.spawn(keeper, ferrocast_core::actor::RestartPolicy::VITAL);
         }
-        decisions.send_modify(|d| d.desired = wanted.desired.clone());
+        decisions.send_modify(|d| d.bgp.desired = wanted.desired.clone());
         supervisor.stop_token().cancel();
         supervisor.join().await.unwrap();
         assert_eq!(load(&dir.path().join("state"), "n1", SystemTime::now()).unwrap(), wanted);

@@ -10,7 +10,7 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use ipnet::IpNet;
 
-use crate::announce::{Announcement, AnnouncementState, Desired};
+use crate::announce::{Announcement, AnnouncementState, Configuration, Desired};
 
 /// What is wanted at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub struct Pacer {
     seen: Option<(OrdMap<IpNet, Arc<Announcement>>, bool)>,
     /// What is announced now.
     now: OrdMap<IpNet, Arc<Announcement>>,
+    /// What travels beside it; no change of it waits.
+    configuration: Arc<Configuration>,
     /// When a prefix got the weight that it is announced with; only prefixes with a weight.
     weighed_at: BTreeMap<IpNet, Instant>,
     /// Prefixes whose weight waits, and until when.
@@ -81,10 +83,20 @@ impl Pacer {
             changed |= self.let_through(prefix, &wanted, now);
         }
         self.seen = Some((announcements.clone(), wanted.drained));
+        if self.configuration != wanted.desired.configuration {
+            self.configuration = wanted.desired.configuration.clone();
+            changed = true;
+        }
         if changed {
             self.generation += 1;
         }
-        let now = Desired { generation: self.generation, provisional: false, announcements: self.now.clone() };
+        let configuration = self.configuration.clone();
+        let now = Desired {
+            generation: self.generation,
+            announcements: self.now.clone(),
+            configuration,
+            ..Desired::default()
+        };
         Paced { now, again_at: self.waiting.first().map(|(due, _)| *due) }
     }
 

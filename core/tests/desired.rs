@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ferrocast_core::{
     announce::{Community, Desired},
-    config::{BgpAdvertisement, Config, IpRange, Pool},
+    config::{Advertisement, BGP, Config, IpRange, Pool},
     decide::{Context, DesiredBuilder, decide},
     model::{Endpoints, Labels, Node, Service, ServiceKey, TrafficPolicy},
 };
@@ -49,8 +49,8 @@ fn pool(last: u8) -> Arc<Pool> {
     })
 }
 
-fn adverts(list: &[(u8, Option<u32>, u16, bool)]) -> BTreeMap<Arc<str>, Arc<BgpAdvertisement>> {
-    let all = list.iter().enumerate().map(|(i, (length, local_pref, community, restricted))| BgpAdvertisement {
+fn adverts(list: &[(u8, Option<u32>, u16, bool)]) -> BTreeMap<Arc<str>, Arc<Advertisement>> {
+    let all = list.iter().enumerate().map(|(i, (length, local_pref, community, restricted))| Advertisement {
         name: format!("a{i}").into(),
         aggregation_length_v4: *length,
         aggregation_length_v6: 128,
@@ -61,6 +61,7 @@ fn adverts(list: &[(u8, Option<u32>, u16, bool)]) -> BTreeMap<Arc<str>, Arc<BgpA
         node_selectors: Vec::new(),
         peers: restricted.then(|| "r".into()).into_iter().collect(),
         service_selectors: Vec::new(),
+        parameters: None,
     });
     all.map(|a| (a.name.clone(), Arc::new(a))).collect()
 }
@@ -90,7 +91,7 @@ proptest! {
     #[test]
     fn desired_set_kept_in_step_equals_one_from_scratch(history in vec(any_step(), 1..40)) {
         let config = Config { weight_interval: Some(Duration::from_secs(10)), pools: [("p".into(), pool(9))].into(), advertisements: adverts(&[(32, None, 0, false)]), ..Config::default() };
-        let mut context = Context { class: None, node: Arc::new(Node::default()), config: Arc::new(config), ignore_exclude_label: false };
+        let mut context = Context { class: None, announcer: BGP.into(), node: Arc::new(Node::default()), config: Arc::new(config), ignore_exclude_label: false };
         let mut services: BTreeMap<ServiceKey, (Service, Endpoints)> = BTreeMap::new();
         let mut builder = DesiredBuilder::default();
         let mut last = Desired::default();

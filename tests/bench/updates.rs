@@ -46,8 +46,8 @@ fn desired() -> Desired {
     let prefix = |number: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(first + number)));
     Desired {
         generation: 1,
-        provisional: false,
         announcements: (0..ROUTES).map(|n| (prefix(n), announcement.clone())).collect(),
+        ..Desired::default()
     }
 }
 
@@ -65,8 +65,8 @@ async fn once() -> Result<Received> {
         internal_ips: vec![],
         peers: std::iter::once((peer.name.clone(), Arc::new(peer))).collect(),
     };
-    let (_peers, reader) = watch::channel(Arc::new(set));
-    let announcer = BgpAnnouncer::start(&mut supervisor, reader, Tuning::default());
+    let peers = watch::Sender::new(Arc::new(set));
+    let announcer = BgpAnnouncer::start(&mut supervisor, peers, Tuning::default());
     announcer.apply(Arc::new(desired())).await?;
     let mut sessions = sink.accept(PATIENCE).await?;
     let done = sessions.wait_for(ROUTES as usize, 0, PATIENCE)?;

@@ -11,13 +11,14 @@ use ferrocast_bgp_proto::{
     wire::{AttributeBlock, NextHop, PathAttributes},
 };
 use ferrocast_core::{
-    announce::{Announcement, AnnouncementState, Community, ExtendedCommunity, Terms},
+    announce::{self, Announcement, AnnouncementState, Community, Desired, ExtendedCommunity, PreviewRoute, Terms},
     config::{Peer, PeerAs, PeerEndpoint},
     model::IpFamily,
 };
 use ipnet::IpNet;
 
 use crate::{
+    announcer::PeerSet,
     resolve::Terrain,
     session::{families, local_as, needs_new_session},
     support::support,
@@ -58,6 +59,34 @@ pub struct Told {
     pub as_path_prepend: usize,
     /// The node's share of the traffic that the link bandwidth expresses.
     pub weight: Option<NonZeroU32>,
+}
+
+impl Told {
+    /// What is set of it, by the name that the route's attribute has in BGP.
+    fn in_words(&self) -> BTreeMap<&'static str, String> {
+        let list = |communities: &mut dyn Iterator<Item = String>| {
+            let all: Vec<String> = communities.collect();
+            (!all.is_empty()).then(|| all.join(" "))
+        };
+        let standard = &mut self.communities.iter().filter_map(|c| match c {
+            Community::Standard(a, b) => Some(format!("{a}:{b}")),
+            Community::Large(..) => None,
+        });
+        let large = &mut self.communities.iter().filter_map(|c| match c {
+            Community::Large(a, b, c) => Some(format!("{a}:{b}:{c}")),
+            Community::Standard(..) => None,
+        });
+        let extended = &mut self.extended_communities.iter().map(|c| c.0.iter().map(|o| format!("{o:02x}")).collect());
+        let all = [
+            ("communities", list(standard)),
+            ("largeCommunities", list(large)),
+            ("extendedCommunities", list(extended)),
+            ("localPref", self.local_pref.map(|v| v.to_string())),
+            ("med", self.med.map(|v| v.to_string())),
+            ("asPathPrepend", (self.as_path_prepend > 0).then(|| self.as_path_prepend.to_string())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 impl Preview {
@@ -178,6 +207,24 @@ fn wire(family: IpFamily) -> Family {
         IpFamily::V4 => Family::Ipv4Unicast,
         IpFamily::V6 => Family::Ipv6Unicast,
     }
+}
+
+/// What every peer of the set would be sent: what [`Announcer::preview`](ferrocast_core::announce::Announcer::preview) answers.
+/// A peer with which no session is tried has no routes.
+pub(crate) fn of_set(desired: &Desired, set: &PeerSet) -> announce::Preview {
+    let mut all = announce::Preview::new();
+    for (name, peer) in &set.peers {
+        let mut routes = BTreeMap::new();
+        if let Ok(mut preview) = Preview::new(peer) {
+            for (prefix, announcement) in &desired.announcements {
+                let Some(told) = preview.told(prefix, announcement) else { continue };
+                let next_hop = preview.next_hop(IpFamily::of(prefix.addr()), &set.internal_ips);
+                routes.insert(*prefix, PreviewRoute { next_hop, attributes: told.in_words() });
+            }
+        }
+        all.insert(name.clone(), routes);
+    }
+    all
 }
 
 /// Would a live session with the peer end and begin anew if its configuration changed like this?

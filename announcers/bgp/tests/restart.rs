@@ -149,8 +149,8 @@ async fn draining_says_graceful_shutdown_and_comes_back() {
         let drained = announcement(&plain(), state);
         Arc::new(Desired {
             generation,
-            provisional: false,
             announcements: (0..2).map(|i| (v4(i), drained.clone())).collect(),
+            ..Desired::default()
         })
     };
     node.apply(&state(2, AnnouncementState::Draining)).await;
@@ -205,8 +205,8 @@ async fn link_bandwidth_weighs_by_endpoints() {
         of.weight = weight.and_then(std::num::NonZeroU32::new);
         Arc::new(Desired {
             generation,
-            provisional: false,
             announcements: [(v4(1), Arc::new(of))].into_iter().collect(),
+            ..Desired::default()
         })
     };
     for (generation, weight, want) in [(2, Some(3), Some(3_000.0)), (3, Some(4), Some(4_000.0)), (4, None, None)] {

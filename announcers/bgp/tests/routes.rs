@@ -298,7 +298,7 @@ async fn routes_that_cannot_be_given_are_refused_with_a_reason() {
     node.peers.send_replace(Arc::new(set));
     node.apply(&desired(1, [v4(1), v6(1)])).await;
     let target = node.observed("r", |o| o.generation == 1 && !o.refused.is_empty()).await;
-    assert_eq!((target.refused.get(&v6(1)), target.announced), (Some(&"noNextHop"), 1));
+    assert_eq!((target.refused.get(&v6(1)).map(|why| &**why), target.announced), (Some("noNextHop"), 1));
 
     // the peer speaks IPv4 alone
     let (pipes, mut accepted) = Pipes::new();
@@ -309,7 +309,7 @@ async fn routes_that_cannot_be_given_are_refused_with_a_reason() {
     without.capabilities.retain(|c| c.code() != 1);
     puppet.establish(without).await;
     let target = node.reached("p", 1).await;
-    assert_eq!((target.refused.get(&v6(1)), target.announced), (Some(&"familyNotNegotiated"), 1));
+    assert_eq!((target.refused.get(&v6(1)).map(|why| &**why), target.announced), (Some("familyNotNegotiated"), 1));
     assert_eq!(puppet.update().await.reach, [v4(1)]);
     assert_eq!(puppet.update().await.end_of_rib, Some(Family::Ipv4Unicast));
 }

@@ -5,8 +5,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::{CustomResourceExt as _, core::crd::merge_crds};
 
 use crate::{
-    AddressReservation, BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerPolicy, Community, ConfigurationState,
-    IPAddressPool, L2Advertisement, PoolPolicy, ServiceBGPStatus, ServiceL2Status, SpeakerStatus, v1beta1,
+    AddressReservation, Advertisement, AnnouncerClass, BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerPolicy, Community,
+    ConfigurationState, IPAddressPool, L2Advertisement, PoolPolicy, ServiceBGPStatus, ServiceL2Status, SpeakerStatus,
+    v1beta1,
 };
 
 /// Every CRD, those of `metallb.io` first, in order of name. Conversion strategy `None`: the versions of `BGPPeer` agree in shape.
@@ -25,6 +26,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         ServiceBGPStatus::crd(),
         ServiceL2Status::crd(),
         AddressReservation::crd(),
+        Advertisement::crd(),
+        AnnouncerClass::crd(),
         BGPPeerPolicy::crd(),
         PoolPolicy::crd(),
         SpeakerStatus::crd(),
@@ -40,7 +43,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 }
 
 /// Kinds that mean nothing without a spec.
-const NEEDS_SPEC: [&str; 4] = ["IPAddressPool", "AddressReservation", "BGPPeerPolicy", "PoolPolicy"];
+const NEEDS_SPEC: [&str; 5] = ["IPAddressPool", "AddressReservation", "Advertisement", "BGPPeerPolicy", "PoolPolicy"];
 
 /// An object without `spec` is common (a BGPAdvertisement of everything to everybody) and means all defaults.
 fn spec_is_optional(crd: &mut CustomResourceDefinition) {
@@ -98,6 +101,8 @@ mod tests {
                 "ServiceBGPStatus/v1beta1",
                 "ServiceL2Status/v1beta1",
                 "AddressReservation/v1alpha1",
+                "Advertisement/v1alpha1",
+                "AnnouncerClass/v1alpha1",
                 "BGPPeerPolicy/v1alpha1",
                 "PoolPolicy/v1alpha1",
                 "SpeakerStatus/v1alpha1"

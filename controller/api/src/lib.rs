@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "the KubeSchema derive repeats each type where nothing can reach it")]
 
 mod advertisement;
+mod announcer;
 mod community;
 mod crds;
 mod peer;
@@ -21,6 +22,9 @@ mod status;
 pub use advertisement::{
     BGPAdvertisement, BGPAdvertisementSpec, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector,
 };
+pub use announcer::{
+    Advertisement, AdvertisementSpec, AnnouncerCapabilities, AnnouncerClass, AnnouncerClassSpec, ProtocolRange,
+};
 pub use community::{BFDProfile, BFDProfileSpec, Community, CommunityAlias, CommunitySpec};
 pub use crds::{crds, crds_yaml_documents};
 pub use peer::{BGPPeer, BGPPeerSpec, EmptyStatus, SecretReference, v1beta1};
@@ -33,7 +37,9 @@ pub use pools::{
     PoolPolicyStatus, PoolQuota, PoolSharing, ReservationHolder, ReservedFor, ServiceReference,
 };
 pub use selector::{LabelSelector, LabelSelectorRequirement};
-pub use speaker::{AnnouncedPrefixes, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus};
+pub use speaker::{
+    AnnouncedPrefixes, SpeakerAnnouncer, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus,
+};
 pub use status::{
     ConfigurationState, ConfigurationStateSpec, ConfigurationStateStatus, InterfaceInfo, ServiceBGPStatus,
     ServiceBGPStatusSpec, ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus,

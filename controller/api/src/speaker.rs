@@ -48,6 +48,48 @@ pub struct SpeakerStatusStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub peers: Vec<SpeakerPeer>,
+    /// One entry per AnnouncerClass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub announcers: Vec<SpeakerAnnouncer>,
+}
+
+/// An announcer besides BGP.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerAnnouncer {
+    /// Name of the AnnouncerClass.
+    pub name: String,
+    /// connected: its plugin is there and talks; inProcess: it is a part of the speaker. Otherwise what keeps it: missing,
+    /// refused, unreachable, incompatible, stalled, broken, disabled.
+    pub state: String,
+    /// Since when it is in this state (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Why it does not work, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What its plugin calls its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The number of the protocol that is spoken with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<i64>,
+    /// Prefixes that this node wants announced by it.
+    pub announced: i64,
+    /// Number of that set.
+    pub generation: i64,
+    /// Number of the set that it has accepted last.
+    pub accepted: i64,
+    /// Number of the set that all its targets have reached.
+    pub reached: i64,
+    /// Targets that take announcements now.
+    pub targets_up: i64,
+    /// Targets that it knows.
+    pub targets: i64,
+    /// Announcements that a target cannot be given, with the reason of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The session with one peer.

@@ -15,5 +15,6 @@ pub mod resources;
 mod rounds;
 pub mod service_status;
 pub mod speaker;
+pub(crate) mod specs;
 pub mod status;
 pub mod watch;

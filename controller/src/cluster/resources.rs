@@ -4,11 +4,7 @@ use std::sync::Arc;
 use ferrocast_api as api;
 use ferrocast_core::{
     alloc::RELEASES_MAX,
-    config::{
-        BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
-        LinkBandwidthSpec, Meta, Password, PoolPolicySpec, PoolSpec, Problem, RawSelector, Release, ReservationSpec,
-        Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Severity, Spec, TcpAoKeySpec,
-    },
+    config::{Meta, Password, Problem, Release, Resource, Resources, Severity, Spec},
     model::{ObjectKey, ServiceKey},
 };
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -17,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{convert, watch::Feed};
+use super::{convert, specs, watch::Feed};
 
 /// A kind of configuration object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +36,15 @@ pub enum Kind {
     PoolPolicy,
     /// `AddressReservation`.
     Reservation,
+    /// `Advertisement`.
+    Advertisement,
+    /// `AnnouncerClass`.
+    AnnouncerClass,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pool,
         Self::Peer,
         Self::BgpAdvertisement,
@@ -54,6 +54,8 @@ impl Kind {
         Self::PeerPolicy,
         Self::PoolPolicy,
         Self::Reservation,
+        Self::Advertisement,
+        Self::AnnouncerClass,
     ];
 
     /// As users write it.
@@ -69,6 +71,8 @@ impl Kind {
             Self::PeerPolicy => "BGPPeerPolicy",
             Self::PoolPolicy => "PoolPolicy",
             Self::Reservation => "AddressReservation",
+            Self::Advertisement => "Advertisement",
+            Self::AnnouncerClass => "AnnouncerClass",
         }
     }
 
@@ -85,6 +89,8 @@ impl Kind {
             Self::PeerPolicy => "bgppeerpolicies",
             Self::PoolPolicy => "poolpolicies",
             Self::Reservation => "addressreservations",
+            Self::Advertisement => "advertisements",
+            Self::AnnouncerClass => "announcerclasses",
         }
     }
 
@@ -93,7 +99,9 @@ impl Kind {
     pub fn version(self) -> &'static str {
         match self {
             Self::Peer => "v1beta2",
-            Self::PeerPolicy | Self::PoolPolicy | Self::Reservation => "v1alpha1",
+            Self::PeerPolicy | Self::PoolPolicy | Self::Reservation | Self::Advertisement | Self::AnnouncerClass => {
+                "v1alpha1"
+            }
             _ => "v1beta1",
         }
     }
@@ -107,7 +115,10 @@ impl Kind {
     /// Is it of Ferrocast's own group? Then an installation may lack it: what MetalLB's resources say is complete without.
     #[must_use]
     pub fn is_own(self) -> bool {
-        matches!(self, Self::PeerPolicy | Self::PoolPolicy | Self::Reservation)
+        matches!(
+            self,
+            Self::PeerPolicy | Self::PoolPolicy | Self::Reservation | Self::Advertisement | Self::AnnouncerClass
+        )
     }
 
     /// `group/version`.
@@ -229,174 +240,6 @@ fn decode<T: DeserializeOwned>(key: &ObjectKey, data: &Value) -> (Option<T>, Vec
     }
 }
 
-fn selectors(list: Option<Vec<api::LabelSelector>>) -> Vec<RawSelector> {
-    list.unwrap_or_default().into_iter().map(selector).collect()
-}
-
-fn selector(selector: api::LabelSelector) -> RawSelector {
-    let expressions = selector.match_expressions.unwrap_or_default().into_iter();
-    RawSelector {
-        match_labels: selector.match_labels.unwrap_or_default(),
-        match_expressions: expressions.map(|e| (e.key, e.operator, e.values.unwrap_or_default())).collect(),
-    }
-}
-
-fn pool(spec: api::IPAddressPoolSpec) -> Spec {
-    Spec::Pool(PoolSpec {
-        addresses: spec.addresses,
-        auto_assign: spec.auto_assign,
-        avoid_buggy_ips: spec.avoid_buggy_ips,
-        service_allocation: spec.service_allocation.map(|a| ServiceAllocationSpec {
-            priority: a.priority,
-            namespaces: a.namespaces.unwrap_or_default(),
-            namespace_selectors: selectors(a.namespace_selectors),
-            service_selectors: selectors(a.service_selectors),
-        }),
-    })
-}
-
-fn peer(spec: api::BGPPeerSpec) -> Spec {
-    Spec::Peer(BgpPeerSpec {
-        my_asn: Some(spec.my_asn),
-        local_asn: spec.local_asn,
-        peer_asn: spec.peer_asn,
-        dynamic_asn: spec.dynamic_asn,
-        peer_address: spec.peer_address,
-        interface: spec.interface,
-        source_address: spec.source_address,
-        peer_port: spec.peer_port,
-        hold_time: spec.hold_time,
-        keepalive_time: spec.keepalive_time,
-        connect_time: spec.connect_time,
-        router_id: spec.router_id,
-        node_selectors: selectors(spec.node_selectors),
-        password: spec.password,
-        password_secret: spec
-            .password_secret
-            .map(|s| SecretRef { name: s.name.unwrap_or_default(), namespace: s.namespace.unwrap_or_default() }),
-        bfd_profile: spec.bfd_profile,
-        enable_graceful_restart: spec.enable_graceful_restart,
-        ebgp_multi_hop: spec.ebgp_multi_hop,
-        vrf: spec.vrf,
-        disable_mp: spec.disable_mp,
-        dual_stack_address_family: spec.dual_stack_address_family,
-    })
-}
-
-fn bgp_advertisement(spec: api::BGPAdvertisementSpec) -> Spec {
-    Spec::BgpAdvertisement(BgpAdvertisementSpec {
-        aggregation_length: spec.aggregation_length,
-        aggregation_length_v6: spec.aggregation_length_v6,
-        local_pref: spec.local_pref,
-        communities: spec.communities.unwrap_or_default(),
-        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
-        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
-        node_selectors: selectors(spec.node_selectors),
-        peers: spec.peers.unwrap_or_default(),
-        service_selectors: selectors(spec.service_selectors),
-    })
-}
-
-fn l2_advertisement(spec: api::L2AdvertisementSpec) -> Spec {
-    Spec::L2Advertisement(L2AdvertisementSpec {
-        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
-        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
-        node_selectors: selectors(spec.node_selectors),
-        service_selectors: selectors(spec.service_selectors),
-        interfaces: spec.interfaces.unwrap_or_default(),
-        preferred_node_selectors: (spec.preferred_node_selectors.unwrap_or_default().into_iter())
-            .map(|p| (p.weight.into(), selector(p.preference)))
-            .collect(),
-    })
-}
-
-fn community(spec: api::CommunitySpec) -> Spec {
-    let pairs = spec.communities.unwrap_or_default();
-    let pairs = pairs.into_iter().map(|c| (c.name.unwrap_or_default(), c.value.unwrap_or_default()));
-    Spec::Community(CommunitySpec { communities: pairs.collect() })
-}
-
-fn bfd_profile(spec: api::BFDProfileSpec) -> Spec {
-    Spec::BfdProfile(BfdProfileSpec {
-        receive_interval: spec.receive_interval.map(Into::into),
-        transmit_interval: spec.transmit_interval.map(Into::into),
-        detect_multiplier: spec.detect_multiplier.map(Into::into),
-        echo_interval: spec.echo_interval.map(Into::into),
-        echo_mode: spec.echo_mode,
-        passive_mode: spec.passive_mode,
-        minimum_ttl: spec.minimum_ttl.map(Into::into),
-    })
-}
-
-fn peer_policy(spec: api::BGPPeerPolicySpec) -> Spec {
-    let session = |s: api::SessionPolicy| SessionSpec {
-        passive: s.passive,
-        families: s.families,
-        next_hop_v4: s.next_hop_v4,
-        next_hop_v6: s.next_hop_v6,
-        send_hold_time: s.send_hold_time,
-        role: s.role,
-        ttl_security_hops: s.ttl_security_hops,
-        tcp_ao_keys: s.tcp_ao.map(|ao| ao.keys.into_iter().map(tcp_ao_key).collect()),
-    };
-    let link_bandwidth = |l: api::LinkBandwidth| LinkBandwidthSpec {
-        unit: l.unit,
-        weight: l.weight,
-        value: l.value,
-        transitive: l.transitive,
-        interval: l.interval,
-    };
-    let routes = |r: api::RoutesPolicy| RoutesSpec {
-        med: r.med,
-        as_path_prepend: r.as_path_prepend,
-        extended_communities: r.extended_communities.unwrap_or_default(),
-        link_bandwidth: r.link_bandwidth.map(link_bandwidth),
-    };
-    Spec::PeerPolicy(BgpPeerPolicySpec {
-        peers: spec.peers.unwrap_or_default(),
-        peer_selectors: selectors(spec.peer_selectors),
-        advertisements: spec.advertisements.unwrap_or_default(),
-        advertisement_selectors: selectors(spec.advertisement_selectors),
-        session: spec.session.map(session),
-        routes: spec.routes.map(routes),
-    })
-}
-
-fn tcp_ao_key(key: api::TcpAoKey) -> TcpAoKeySpec {
-    let (send_id, receive_id, algorithm, secret) = (key.send_id, key.receive_id, key.algorithm, key.secret.name);
-    TcpAoKeySpec { send_id, receive_id, algorithm, secret }
-}
-
-fn pool_policy(spec: api::PoolPolicySpec) -> Spec {
-    let sharing = spec.sharing.unwrap_or_default();
-    let quotas = spec.quotas.unwrap_or_default().into_iter();
-    Spec::PoolPolicy(PoolPolicySpec {
-        ip_address_pools: spec.ip_address_pools.unwrap_or_default(),
-        ip_address_pool_selectors: selectors(spec.ip_address_pool_selectors),
-        strategy: spec.strategy,
-        quotas: quotas.map(|q| (selector(q.namespace_selector), q.addresses_max)).collect(),
-        no_new_addresses: spec.no_new_addresses.unwrap_or_default(),
-        addresses_per_family_max: spec.addresses_per_family_max,
-        pair_with: spec.pair_with,
-        sharing_namespaces: sharing.namespaces,
-        sharing_traffic_policies: sharing.traffic_policies,
-    })
-}
-
-fn reservation(spec: api::AddressReservationSpec) -> Spec {
-    let services = spec.for_whom.services.unwrap_or_default().into_iter();
-    Spec::Reservation(ReservationSpec {
-        pool: spec.pool,
-        addresses: spec.addresses.unwrap_or_default(),
-        count: spec.count,
-        family: spec.family,
-        services: services.map(|s| (s.namespace, s.name)).collect(),
-        namespaces: spec.for_whom.namespaces.unwrap_or_default(),
-        service_selector: spec.for_whom.service_selector.map(selector),
-        release_after: spec.release_after,
-    })
-}
-
 /// Releases that a status remembers, the newest last. It is ours to write, but anybody may: what cannot be read is left out, and
 /// so is what is beyond the most that one object remembers, the oldest first.
 fn releases(kind: Kind, data: &Value) -> Vec<Release> {
@@ -436,15 +279,17 @@ pub fn resource(kind: Kind, object_meta: &ObjectMeta, data: &Value) -> Resource 
     }
     let key = &meta.key;
     let (spec, problems) = match kind {
-        Kind::Pool => map(decode(key, data), pool),
-        Kind::Peer => map(decode(key, data), peer),
-        Kind::BgpAdvertisement => map(decode(key, data), bgp_advertisement),
-        Kind::L2Advertisement => map(decode(key, data), l2_advertisement),
-        Kind::Community => map(decode(key, data), community),
-        Kind::BfdProfile => map(decode(key, data), bfd_profile),
-        Kind::PeerPolicy => map(decode(key, data), peer_policy),
-        Kind::PoolPolicy => map(decode(key, data), pool_policy),
-        Kind::Reservation => map(decode(key, data), reservation),
+        Kind::Pool => map(decode(key, data), specs::pool),
+        Kind::Peer => map(decode(key, data), specs::peer),
+        Kind::BgpAdvertisement => map(decode(key, data), specs::bgp_advertisement),
+        Kind::L2Advertisement => map(decode(key, data), specs::l2_advertisement),
+        Kind::Community => map(decode(key, data), specs::community),
+        Kind::BfdProfile => map(decode(key, data), specs::bfd_profile),
+        Kind::PeerPolicy => map(decode(key, data), specs::peer_policy),
+        Kind::PoolPolicy => map(decode(key, data), specs::pool_policy),
+        Kind::Reservation => map(decode(key, data), specs::reservation),
+        Kind::Advertisement => map(decode(key, data), specs::advertisement),
+        Kind::AnnouncerClass => map(decode(key, data), specs::announcer_class),
     };
     Resource { meta, spec, problems, releases: releases(kind, data) }
 }

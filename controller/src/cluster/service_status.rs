@@ -83,7 +83,7 @@ impl ServiceStatusWriter {
         let decisions = self.decisions.borrow_and_update().clone();
         let peers = self.peers.borrow_and_update().clone();
         let of = |(key, decision): (&ServiceKey, &Arc<Decision>)| (key.clone(), peers_of(decision, &peers));
-        decisions.by_service.iter().map(of).filter(|(_, peers)| !peers.is_empty()).collect()
+        decisions.bgp.by_service.iter().map(of).filter(|(_, peers)| !peers.is_empty()).collect()
     }
 
     /// What is written already.
@@ -177,7 +177,7 @@ impl Actor for ServiceStatusWriter {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep_until(Some(Instant::now() + SETTLE)) => {}
             }
-            if self.decisions.borrow().desired.generation == 0 {
+            if self.decisions.borrow().bgp.desired.generation == 0 {
                 pending = false; // nothing has been decided: what is written is of before a restart
                 continue;
             }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ferrocast_api::{AnnouncedPrefixes, OWN_GROUP, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusStatus};
+use ferrocast_api::{
+    AnnouncedPrefixes, OWN_GROUP, SpeakerAnnouncer, SpeakerBfd, SpeakerPeer, SpeakerStatus, SpeakerStatusStatus,
+};
 use ferrocast_bgp::{BgpAnnouncer, PeerSet, SessionInfo};
 use ferrocast_bgp_proto::{
     Family,
@@ -27,8 +29,9 @@ use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    announcers::{Standing, Standings},
     cluster::metallb::{Living, WAITS_FOR_SPEAKER},
-    decider::{Decisions, SPEAKER_SOURCES},
+    decider::{Decided, Decisions, SPEAKER_SOURCES},
 };
 
 /// Shortest time between two writes: a hundred nodes are twenty writes a second at the worst.
@@ -66,6 +69,8 @@ pub struct ReporterInputs {
     pub decisions: watch::Receiver<Decisions>,
     /// Drained by command.
     pub drained: watch::Receiver<bool>,
+    /// The announcers besides BGP.
+    pub standings: watch::Receiver<Arc<Standings>>,
     /// Where explanations are served; without an address of its own, at the Node's first.
     pub explain: Option<SocketAddr>,
 }
@@ -101,7 +106,7 @@ impl SpeakerReporter {
 
     /// The status as it is now; `None`: nothing has been decided.
     fn status(&mut self) -> Option<SpeakerStatusStatus> {
-        let ReporterInputs { bgp, view, peers, decisions, drained, node, explain, .. } = &mut self.inputs;
+        let ReporterInputs { bgp, view, peers, decisions, drained, standings, node, explain, .. } = &mut self.inputs;
         let (config, node_ip) = {
             let view = view.borrow_and_update();
             let node_ip = view.nodes.get(node).and_then(|node| node.internal_ips.first().copied());
@@ -113,11 +118,13 @@ impl SpeakerReporter {
             config: &config,
             peers: &peers,
             sessions: bgp.sessions(),
-            announced: decisions.desired.announcements.len(),
-            generation: decisions.desired.generation,
+            announced: decisions.bgp.desired.announcements.len(),
+            generation: decisions.bgp.desired.generation,
             drained: *drained.borrow_and_update(),
             explain: explain.and_then(|listen| reachable(listen, node_ip)),
             waits_for: decisions.waits_for.clone(),
+            standings: &standings.borrow_and_update().clone(),
+            decisions: &decisions,
         };
         Some(status_of(&told, &mut self.since))
     }
@@ -186,6 +193,8 @@ struct Told<'a> {
     drained: bool,
     explain: Option<SocketAddr>,
     waits_for: Living,
+    standings: &'a Standings,
+    decisions: &'a Decisions,
 }
 
 /// Where others reach what listens here.
@@ -253,6 +262,8 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
             flaps: info.map_or(0, |i| number(i.counts().flaps)),
         });
     }
+    let announcers: Vec<SpeakerAnnouncer> =
+        told.config.announcers.keys().map(|name| announcer(name, told, &mut problems)).collect();
     let errors = told.config.problems.iter().filter(|p| p.severity == Severity::Error);
     problems.extend(errors.map(|p| text(p.to_string())));
     problems.truncate(PROBLEMS_MAX);
@@ -267,6 +278,42 @@ fn status_of(told: &Told<'_>, since: &mut Since) -> SpeakerStatusStatus {
         problem: problems.first().cloned(),
         problems,
         peers,
+        announcers,
+    }
+}
+
+/// What is told of an announcer besides BGP.
+fn announcer(name: &str, told: &Told<'_>, problems: &mut Vec<String>) -> SpeakerAnnouncer {
+    let unknown = Standing::unknown();
+    let standing = told.standings.get(name).unwrap_or(&unknown);
+    let none = Decided::default();
+    let decided = told.decisions.of(name).unwrap_or(&none);
+    let problem = (!standing.works()).then(|| text(standing.problem.clone()));
+    problems.extend(problem.iter().map(|why| text(format!("announcer {name}: {}: {why}", standing.state))));
+    let targets = &standing.observed.targets;
+    for (target, _) in targets.iter().filter(|(_, target)| standing.works() && !target.up) {
+        problems.push(text(format!("announcer {name}: target {target} is down: {}", targets[target].reason)));
+    }
+    let refused = targets.values().flat_map(|target| &target.refused);
+    let count = refused.clone().count();
+    let refused = refused.min().map(|(prefix, why)| text(format!("{count} in all, the first {prefix}: {why}")));
+    SpeakerAnnouncer {
+        name: name.to_owned(),
+        state: standing.state.to_owned(),
+        since: jiff::Timestamp::try_from(standing.since)
+            .ok()
+            .filter(|_| standing.since > SystemTime::UNIX_EPOCH)
+            .map(|t| format!("{t:.0}")),
+        problem,
+        version: Some(standing.version.clone()).filter(|version| !version.is_empty()),
+        protocol: standing.protocol.map(i64::from),
+        announced: number(decided.desired.announcements.len()),
+        generation: number(decided.desired.generation),
+        accepted: number(standing.observed.accepted),
+        reached: number(standing.observed.reached()),
+        targets_up: number(targets.values().filter(|target| target.up).count()),
+        targets: number(targets.len()),
+        refused,
     }
 }
 
@@ -292,7 +339,7 @@ impl Actor for SpeakerReporter {
         let mut due = Some(Instant::now());
         let mut soonest = Instant::now();
         loop {
-            let ReporterInputs { view, peers, decisions, drained, .. } = &mut self.inputs;
+            let ReporterInputs { view, peers, decisions, drained, standings, .. } = &mut self.inputs;
             let write = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = view.changed() => changed.map(|()| false),
@@ -300,6 +347,7 @@ impl Actor for SpeakerReporter {
                 changed = decisions.changed() => changed.map(|()| false),
                 changed = observed.changed() => changed.map(|()| false),
                 changed = drained.changed() => changed.map(|()| false),
+                changed = standings.changed() => changed.map(|()| false),
                 () = sleep_until(due) => Ok(true),
             };
             if !write.map_err(|_| ActorError::Upstream("what is reported on"))? {

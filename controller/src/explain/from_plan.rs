@@ -162,6 +162,7 @@ impl Source {
                 let peers = self.peers(*place, &address);
                 explained.nodes.push(NodeExplained {
                     node: self.fleet.members[*place].node.name.to_string(),
+                    announcer: BGP.to_owned(),
                     address: address.ip,
                     announce: address.reason == Reason::Announced,
                     reason: Fact::new(address.reason.code(), message),
@@ -169,8 +170,22 @@ impl Source {
                     peers,
                 });
             }
+            for (announcer, address, message) in self.fleet.of_other_announcers(&self.world, service, *place) {
+                if only.is_some() && address.ip != only {
+                    continue;
+                }
+                explained.nodes.push(NodeExplained {
+                    node: self.fleet.members[*place].node.name.to_string(),
+                    announcer: announcer.to_string(),
+                    address: address.ip,
+                    announce: address.reason == Reason::Announced,
+                    reason: Fact::new(address.reason.code(), message),
+                    since: None,
+                    peers: Vec::new(),
+                });
+            }
         }
-        explained.nodes.sort_by(|a, b| (a.address, &a.node).cmp(&(b.address, &b.node)));
+        explained.nodes.sort_by(|a, b| (a.address, &a.node, &a.announcer).cmp(&(b.address, &b.node, &b.announcer)));
         explained
     }
 

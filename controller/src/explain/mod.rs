@@ -156,6 +156,8 @@ pub struct PoolExplained {
 pub struct NodeExplained {
     /// The node.
     pub node: String,
+    /// The announcer: `bgp`, or the name of an AnnouncerClass.
+    pub announcer: String,
     /// The address.
     pub address: Option<IpAddr>,
     /// It announces it.
@@ -169,11 +171,11 @@ pub struct NodeExplained {
     pub peers: Vec<PeerExplained>,
 }
 
-/// What a peer is sent of an address.
+/// What a peer, or a target of another announcer, is sent of an address.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct PeerExplained {
-    /// The peer.
+    /// The peer or target.
     pub peer: String,
     /// It is to be sent the route.
     pub desired: bool,

@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use ferrocast_bgp::{BgpAnnouncer, Preview, SessionInfo};
 use ferrocast_bgp_proto::fsm::State;
 use ferrocast_core::{
-    announce::{Announcer as _, Observed},
-    config::{Peer, any_selector_matches},
-    decide::{AddressDecision, Context, Party, Reason, message},
+    announce::{Announcer as _, Desired, Observed},
+    config::{BGP, Peer, any_selector_matches},
+    decide::{AddressDecision, Context, Party, Reason, message, prefix_of},
     model::{Node, ServiceKey},
     view::ClusterView,
 };
@@ -20,7 +20,10 @@ use super::{
     serve::Explainer,
     told::{self, PeerSeen},
 };
-use crate::decider::{Decisions, SPEAKER_SOURCES, party};
+use crate::{
+    announcers::{Standing, Standings},
+    decider::{Decisions, SPEAKER_SOURCES, party},
+};
 
 /// Explains what one speaker does.
 pub struct SpeakerExplainer {
@@ -38,6 +41,8 @@ pub struct SpeakerExplainer {
     pub decisions: watch::Receiver<Decisions>,
     /// Drained by command.
     pub drained: watch::Receiver<bool>,
+    /// The announcers besides BGP.
+    pub standings: watch::Receiver<Arc<Standings>>,
 }
 
 #[async_trait]
@@ -51,6 +56,7 @@ impl Explainer for SpeakerExplainer {
         let missing = || Arc::new(Node { name: self.node.clone(), ..Node::default() });
         let context = Context {
             class: self.class.clone(),
+            announcer: BGP.into(),
             node: node.unwrap_or_else(missing),
             config: view.config.clone(),
             ignore_exclude_label: self.ignore_exclude_label,
@@ -63,6 +69,7 @@ impl Explainer for SpeakerExplainer {
             sessions,
             observed: self.bgp.observe().borrow().clone(),
             drained: *self.drained.borrow(),
+            standings: self.standings.borrow().clone(),
         };
         Ok(snapshot.explain(subject))
     }
@@ -76,6 +83,7 @@ struct Snapshot {
     sessions: BTreeMap<Arc<str>, SessionInfo>,
     observed: Arc<Observed>,
     drained: bool,
+    standings: Arc<Standings>,
 }
 
 impl Snapshot {
@@ -85,7 +93,7 @@ impl Snapshot {
             Subject::Service(key) => explanation.services.extend(self.service(key, None)),
             Subject::Address(ip) => {
                 let has = |a: &AddressDecision| a.ip == Some(*ip);
-                let holders = self.decisions.by_service.iter().filter(|(_, d)| d.addresses.iter().any(has));
+                let holders = self.decisions.bgp.by_service.iter().filter(|(_, d)| d.addresses.iter().any(has));
                 explanation.services = holders.filter_map(|(key, _)| self.service(key, Some(*ip))).collect();
             }
             Subject::Node(name) if **name == *self.context.node.name => {
@@ -113,8 +121,12 @@ impl Snapshot {
             let why = "it was drained by command: everything is announced as about to go away";
             facts.push(Fact::new("drained", why));
         }
+        for (name, standing) in self.standings.iter().filter(|(_, standing)| !standing.works()) {
+            let why = format!("announcer {name}: {}: {}", standing.state, standing.problem);
+            facts.push(Fact::new("announcerDown", why));
+        }
         if facts.is_empty() {
-            let count = self.decisions.desired.announcements.len();
+            let count = self.decisions.bgp.desired.announcements.len();
             facts.push(Fact::new("announcing", format!("it announces {count} prefixes")));
         }
         facts
@@ -126,35 +138,83 @@ impl Snapshot {
 
     /// The decisions on a Service; on one of its addresses only, if asked for.
     fn service(&self, key: &ServiceKey, only: Option<IpAddr>) -> Option<ServiceExplained> {
-        let decision = self.decisions.by_service.get(key)?;
         let own = party(key, &self.view)?;
-        let record = self.decisions.records.get(key);
+        self.decisions.bgp.by_service.get(key)?;
         let mut addresses = own.service.ingress.clone();
         addresses.sort_unstable();
-        let wanted = decision.addresses.iter().filter(|address| only.is_none() || address.ip == only);
-        let nodes = wanted.map(|address| {
-            let since_s = record.and_then(|record| record.since_s(address.ip));
-            NodeExplained {
-                node: self.context.node.name.to_string(),
-                address: address.ip,
-                announce: address.reason == Reason::Announced,
-                reason: Fact::new(address.reason.code(), self.words(address, own)),
-                since: since_s.and_then(|s| Timestamp::from_second(s).ok()).map(|at| at.to_string()),
-                peers: self.peers(address),
+        let mut nodes = Vec::new();
+        for (announcer, decided) in self.decisions.all() {
+            let class = self.context.config.announcers.get(announcer);
+            if announcer != BGP && class.is_none_or(|class| class.advertisements.is_empty()) {
+                continue;
             }
-        });
+            let addresses = decided.by_service.get(key).map(|decision| &*decision.addresses).unwrap_or_default();
+            for address in addresses.iter().filter(|address| only.is_none() || address.ip == only) {
+                let since_s = decided.records.get(key).and_then(|record| record.since_s(address.ip));
+                nodes.push(NodeExplained {
+                    node: self.context.node.name.to_string(),
+                    announcer: announcer.to_owned(),
+                    address: address.ip,
+                    announce: address.reason == Reason::Announced,
+                    reason: Fact::new(address.reason.code(), self.words(announcer, address, own)),
+                    since: since_s.and_then(|s| Timestamp::from_second(s).ok()).map(|at| at.to_string()),
+                    peers: match announcer {
+                        BGP => self.peers(address),
+                        _ => self.targets(announcer, address, &decided.desired),
+                    },
+                });
+            }
+        }
         Some(ServiceExplained {
             namespace: key.namespace().to_owned(),
             name: key.name().to_owned(),
             addresses,
-            nodes: nodes.collect(),
+            nodes,
             ..ServiceExplained::default()
         })
     }
 
-    fn words(&self, address: &AddressDecision, own: Party<'_>) -> String {
+    fn words(&self, announcer: &str, address: &AddressDecision, own: Party<'_>) -> String {
         let other = address.because_of.as_ref().and_then(|key| party(key, &self.view));
-        message(address, own, other.as_slice(), &self.context)
+        let context = Context { announcer: announcer.into(), ..self.context.clone() };
+        message(address, own, other.as_slice(), &context)
+    }
+
+    /// What becomes of an announced address at every target of an announcer besides BGP.
+    fn targets(&self, announcer: &str, address: &AddressDecision, desired: &Desired) -> Vec<PeerExplained> {
+        let (Reason::Announced, Some(ip)) = (address.reason, address.ip) else { return Vec::new() };
+        let standing = self.standings.get(announcer).cloned().unwrap_or_else(Standing::unknown);
+        let prefixes: Vec<IpNet> = address.advertisements.iter().map(|a| prefix_of(ip, a)).collect();
+        let nowhere = PeerExplained {
+            peer: announcer.to_owned(),
+            desired: true,
+            sent: Some(false),
+            session: Some(standing.state.to_owned()),
+            reason: Fact::new(standing.state, standing.problem.clone()),
+        };
+        let names = |name: &str| address.advertisements.iter().any(|a| a.peers.is_empty() || a.peers.contains(name));
+        let all = standing.observed.targets.iter();
+        let told: Vec<PeerExplained> = all
+            .map(|(name, target)| {
+                let refused = prefixes.iter().find_map(|prefix| target.refused.get(prefix));
+                let reached = target.up && target.generation >= desired.generation;
+                let reason = match refused {
+                    _ if !names(name) => Fact::new("otherTargets", "the Advertisements are for other targets"),
+                    Some(why) => Fact::new("refused", why.to_string()),
+                    None if reached => Fact::new("reached", target.reason.clone()),
+                    None if target.up => Fact::new("notReachedYet", target.reason.clone()),
+                    None => Fact::new("targetDown", target.reason.clone()),
+                };
+                PeerExplained {
+                    peer: name.to_string(),
+                    desired: names(name),
+                    sent: Some(reached && refused.is_none() && names(name)),
+                    session: Some(if target.up { "up" } else { "down" }.to_owned()),
+                    reason,
+                }
+            })
+            .collect();
+        if told.is_empty() { vec![nowhere] } else { told }
     }
 
     /// What becomes of an announced address at every peer.
@@ -179,7 +239,7 @@ impl Snapshot {
     }
 
     fn seen<'a>(&'a self, peer: &'a Peer, preview: &'a mut Result<Preview, String>) -> PeerSeen<'a> {
-        let (node, desired) = (&*self.context.node, &self.decisions.desired);
+        let (node, desired) = (&*self.context.node, &self.decisions.bgp.desired);
         PeerSeen { peer, on_node: self.is_meant(peer), preview, node, desired }
     }
 
@@ -193,7 +253,7 @@ impl Snapshot {
         }
         let refused = self.observed.targets.get(&peer.name).and_then(|target| target.refused.get(prefix));
         match refused {
-            Some(code) => Fact::new(code, format!("the session cannot carry {prefix}")),
+            Some(code) => Fact::new(&code, format!("the session cannot carry {prefix}")),
             None => Fact::new("notSentYet", format!("{prefix} waits to be sent")),
         }
     }

@@ -1,6 +1,8 @@
 //! Explanations for people.
 use std::io::{self, Write};
 
+use ferrocast_core::config::BGP;
+
 use super::{Explanation, Fact, NodeExplained, PeerExplained, ServiceExplained};
 
 /// Writes an explanation as text.
@@ -67,7 +69,11 @@ fn write_service(service: &ServiceExplained, out: &mut impl Write) -> io::Result
 fn write_node(node: &NodeExplained, out: &mut impl Write) -> io::Result<()> {
     let address = node.address.map(|ip| format!(" {ip}")).unwrap_or_default();
     let since = node.since.as_ref().map(|since| format!(" (since {since})")).unwrap_or_default();
-    writeln!(out, "    {}{address}  {}{since}", node.node, line(&node.reason))?;
+    let announcer = match &*node.announcer {
+        "" | BGP => String::new(),
+        other => format!(" by {other}"),
+    };
+    writeln!(out, "    {}{address}{announcer}  {}{since}", node.node, line(&node.reason))?;
     for peer in &node.peers {
         writeln!(out, "      {}", peer_line(peer))?;
     }
@@ -100,12 +106,14 @@ mod tests {
         };
         let node = NodeExplained {
             node: "n1".into(),
+            announcer: BGP.into(),
             address: Some("192.0.2.1".parse().unwrap()),
             announce: true,
             reason: Fact::new("announced", "1 serving endpoint"),
             since: Some("2026-01-01T00:00:00Z".into()),
             peers: vec![peer],
         };
+        let other = NodeExplained { announcer: "ospf".into(), since: None, peers: vec![], ..node.clone() };
         let service = ServiceExplained {
             namespace: "d".into(),
             name: "web".into(),
@@ -113,7 +121,7 @@ mod tests {
             pool: Some("p".into()),
             reason: Fact::new("allocated", ""),
             pools: vec![PoolExplained { pool: "p".into(), reason: Fact::new("allocated", "the lowest free address") }],
-            nodes: vec![node],
+            nodes: vec![node, other],
             ..ServiceExplained::default()
         };
         let session = SessionExplained {
@@ -143,6 +151,7 @@ Service d/web: 192.0.2.1 of pool p
   Nodes
     n1 192.0.2.1  announced: 1 serving endpoint (since 2026-01-01T00:00:00Z)
       r1 [Established]: sent: by BGPAdvertisement \"a\", has been sent it
+    n1 192.0.2.1 by ospf  announced: 1 serving endpoint
 Sessions
   n1 with r1, 3 routes: wanted: x
 Configuration that is not in force as written

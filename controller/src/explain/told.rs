@@ -5,7 +5,7 @@ use ferrocast_bgp::Preview;
 use ferrocast_core::{
     alloc::Considered,
     announce::Desired,
-    config::{BgpAdvertisement, Config, Peer, Problem},
+    config::{Advertisement, Config, Peer, Problem},
     decide::{AddressDecision, Reason, prefix_of},
     model::{EXCLUDE_LABEL, IpFamily, Node, Service},
 };
@@ -41,7 +41,7 @@ impl PeerSeen<'_> {
             Ok(preview) => preview,
             Err(why) => return (Fact::new("notDialled", why.clone()), None),
         };
-        let names = |a: &&Arc<BgpAdvertisement>| a.peers.is_empty() || a.peers.contains(&self.peer.name);
+        let names = |a: &&Arc<Advertisement>| a.peers.is_empty() || a.peers.contains(&self.peer.name);
         let meant: Vec<_> = address.advertisements.iter().filter(names).collect();
         if meant.is_empty() {
             return (Fact::new("otherPeers", "the advertisements are for other peers"), None);

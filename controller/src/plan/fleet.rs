@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ferrocast_bgp::Preview;
 use ferrocast_core::{
     announce::Desired,
-    config::{Peer, any_selector_matches},
+    config::{BGP, Peer, any_selector_matches},
     decide::{
         AddressDecision, Context, Decision, DesiredBuilder, Party, Reason, Sharers, decide_among, message, served,
     },
@@ -143,6 +143,28 @@ impl Fleet {
         decision.addresses.into_iter().map(words).collect()
     }
 
+    /// What a member decides about a Service for each announcer besides BGP that has an Advertisement, with words.
+    #[must_use]
+    pub fn of_other_announcers(
+        &self,
+        world: &World,
+        service: &Service,
+        place: usize,
+    ) -> Vec<(Arc<str>, AddressDecision, String)> {
+        let others = world.config.announcers.iter().filter(|(_, class)| !class.advertisements.is_empty());
+        let member = &self.members[place];
+        let mut all = Vec::new();
+        for (announcer, _) in others {
+            let (own, sharers) = self.parties(world, service, &member.node.name);
+            let context = Context { announcer: announcer.clone(), ..context(world, &member.node) };
+            for address in decide_among(own, &sharers, &context).addresses {
+                let text = message(&address, own, &sharers, &context);
+                all.push((announcer.clone(), address, text));
+            }
+        }
+        all
+    }
+
     /// Calls `each` with every member's decision on each address of a Service: addresses in order, then nodes.
     ///
     /// # Errors
@@ -256,6 +278,7 @@ fn signature(world: &World, node: &Node) -> Signature {
 fn context(world: &World, node: &Arc<Node>) -> Context {
     Context {
         class: world.settings.class.clone(),
+        announcer: BGP.into(),
         node: node.clone(),
         config: world.config.clone(),
         ignore_exclude_label: world.settings.ignore_exclude_label,

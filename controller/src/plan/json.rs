@@ -52,7 +52,7 @@ struct DecisionRow<'a> {
     name: &'a str,
     address: IpAddr,
     node: &'a str,
-    announcer: &'static str,
+    announcer: &'a str,
     announce: bool,
     peers: &'a [&'a str],
     code: &'static str,
@@ -236,7 +236,8 @@ pub fn reason<'a>(world: &'a World, service: &Service) -> ReasonRow<'a> {
 }
 
 fn write_decisions(world: &World, fleet: &mut Fleet, mut rows: Rows<'_, impl Write>) -> io::Result<()> {
-    if !world.has_advertisements {
+    let any_others = world.config.announcers.values().any(|class| !class.advertisements.is_empty());
+    if !world.has_advertisements && !any_others {
         return rows.end();
     }
     let mut reached = Reached::default();
@@ -247,22 +248,41 @@ fn write_decisions(world: &World, fleet: &mut Fleet, mut rows: Rows<'_, impl Wri
             Ok::<(), io::Error>(())
         })?;
         for (place, ip, address, message) in &decided {
+            let others = if any_others { fleet.of_other_announcers(world, service, *place) } else { Vec::new() };
             let peers = reached.of(fleet, *place, *ip, address);
-            let names: Vec<&str> = peers.iter().map(|peer| &*fleet.peers[*peer].peer.name).collect();
-            rows.push(&DecisionRow {
-                namespace: service.key.namespace(),
-                name: service.key.name(),
-                address: *ip,
-                node: &fleet.members[*place].node.name,
-                announcer: BGP,
-                announce: address.reason == Reason::Announced,
-                peers: &names,
-                code: address.reason.code(),
-                message,
-            })?;
+            let peers: Vec<&str> = peers.iter().map(|peer| &*fleet.peers[*peer].peer.name).collect();
+            let node = &*fleet.members[*place].node.name;
+            let of_bgp = world.has_advertisements.then_some((BGP, address, message.as_str(), peers));
+            let others = others.iter().filter(|(_, other, _)| other.ip == Some(*ip));
+            let mut all: Vec<(&str, &AddressDecision, &str, Vec<&str>)> = of_bgp.into_iter().collect();
+            all.extend(others.map(|(name, address, text)| (&**name, address, text.as_str(), targets(address))));
+            all.sort_by_key(|(announcer, ..)| *announcer);
+            for (announcer, address, message, peers) in &all {
+                rows.push(&DecisionRow {
+                    namespace: service.key.namespace(),
+                    name: service.key.name(),
+                    address: *ip,
+                    node,
+                    announcer,
+                    announce: address.reason == Reason::Announced,
+                    peers,
+                    code: address.reason.code(),
+                    message,
+                })?;
+            }
         }
     }
     rows.end()
+}
+
+/// The targets that an announced address is for, as its Advertisements name them; none: whatever the announcer has.
+fn targets(address: &AddressDecision) -> Vec<&str> {
+    let all = address.advertisements.iter().any(|advertisement| advertisement.peers.is_empty());
+    let named = address.advertisements.iter().filter(|_| !all).flat_map(|a| a.peers.iter().map(|name| &**name));
+    let mut names: Vec<&str> = named.collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Which peers get the route of an address.

@@ -173,7 +173,7 @@ pub(super) fn draining(desired: &Desired) -> Desired {
         (*prefix, announcement)
     });
     let announcements = announcements.collect();
-    Desired { generation: desired.generation + 1, provisional: desired.provisional, announcements }
+    Desired { generation: desired.generation + 1, announcements, ..desired.clone() }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn time(at: SystemTime) -> Option<String> {
 
 fn session(info: &SessionInfo, target: Option<&TargetObserved>) -> Value {
     let refused: BTreeMap<String, &str> =
-        target.iter().flat_map(|t| &t.refused).map(|(prefix, why)| (prefix.to_string(), *why)).collect();
+        target.iter().flat_map(|t| &t.refused).map(|(prefix, why)| (prefix.to_string(), &**why)).collect();
     let announced: BTreeMap<String, usize> =
         Family::ALL.iter().zip(info.announced).map(|(family, n)| (family.to_string(), n)).collect();
     let mut document = json!({

@@ -8,7 +8,8 @@ use std::{
 use ferrocast_bgp::{BgpAnnouncer, Kernel, PeerSet, Tuning};
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor, chain},
-    announce::{Announcer, Desired, Shutdown},
+    announce::{Announcer, SHUTDOWN_MAX, Shutdown},
+    config::BGP,
     view::{ClusterView, ViewWriter},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -22,6 +23,7 @@ use super::{
     sessions::{routes_document, sessions_document},
 };
 use crate::{
+    announcers::{self, Standings},
     cli::SpeakerArgs,
     cluster::{
         client,
@@ -34,7 +36,7 @@ use crate::{
         speaker::{ReporterInputs, SpeakerReporter},
         watch::Watcher,
     },
-    decider::{Decider, DeciderSettings, Decisions, SPEAKER_SOURCES, apply},
+    decider::{Announcers, Decider, DeciderSettings, Decisions, SPEAKER_SOURCES, apply},
     explain::{
         of_speaker::SpeakerExplainer,
         serve::{
@@ -48,9 +50,6 @@ use crate::{
     state::{self, LoadError, Saved, StateKeeper},
     tls::{keeper::ServedFeed, listener::Serving},
 };
-
-/// How long the announcers may take to say good-bye; below the usual grace period of a pod.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the speaker until a signal, or until an actor without which nothing works gives up.
 ///
@@ -69,8 +68,10 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
 
     let mut announcing = Supervisor::default();
     let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
-    let bgp = BgpAnnouncer::start(&mut announcing, peers_reader.clone(), tuning);
-    let announcers: Vec<Arc<dyn Announcer>> = vec![bgp.clone()];
+    let bgp = BgpAnnouncer::start(&mut announcing, peers, tuning);
+    let own: Announcers = [(BGP.into(), bgp.clone() as Arc<dyn Announcer>)].into();
+    let (_announcers, announcers) = watch::channel(Arc::new(own));
+    let (_standings, standings) = watch::channel(Arc::<Standings>::default());
 
     let mut workers = Supervisor::default();
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
@@ -87,7 +88,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         saved: args.state_dir.as_deref().and_then(|dir| load_state(dir, &node)),
         metallb,
     };
-    let (decider, decisions) = Decider::new(settings, reader.clone(), peers, announcers.clone());
+    let (decider, decisions) = Decider::new(settings, reader.clone(), announcers::configure(), announcers.clone());
     workers.spawn(decider, RestartPolicy::VITAL);
     if let Some(dir) = &args.state_dir {
         let keeper = StateKeeper::new(dir.clone(), decisions.clone(), peers_reader.clone());
@@ -101,6 +102,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         view: reader.clone(),
         decisions: decisions.clone(),
         drained: drained.subscribe(),
+        standings: standings.clone(),
     };
     serve_explain(&mut workers, &client, &args, explainer, &epoch.subscribe());
     let peers_of_status = peers_reader.clone();
@@ -112,6 +114,7 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
         peers: peers_reader,
         decisions: decisions.clone(),
         drained: drained.subscribe(),
+        standings,
         node: node.clone(),
         explain: args.explain,
     });
@@ -137,8 +140,8 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     } else {
         Shutdown::Keep // it is restarted
     };
-    let announced = decisions.borrow().desired.clone();
-    say_good_bye(&announcers, how, &announced, args.drain_time).await;
+    let announced = decisions.borrow().clone();
+    say_good_bye(&announcers.borrow().clone(), how, &announced, args.drain_time).await;
     if let (Shutdown::Withdraw, Some(dir)) = (how, &args.state_dir) {
         state::forget(dir);
     }
@@ -198,18 +201,23 @@ async fn how_to_end(client: &Client, args: &SpeakerArgs, drained: bool) -> Shutd
 
 /// Ends all announcing. Before routes are withdrawn, they are announced for a while as about to go away, so that traffic has
 /// moved by then (RFC 8326); a second signal cuts that short.
-async fn say_good_bye(announcers: &[Arc<dyn Announcer>], how: Shutdown, announced: &Desired, drain_time: Duration) {
-    let up = announcers.iter().any(|a| a.observe().borrow().targets.values().any(|t| t.up));
-    if how == Shutdown::Withdraw && up && !announced.announcements.is_empty() && !drain_time.is_zero() {
-        apply(announcers, ending::draining(announced)).await;
+async fn say_good_bye(announcers: &Announcers, how: Shutdown, announced: &Decisions, drain_time: Duration) {
+    let is_up = |a: &Arc<dyn Announcer>| a.observe().borrow().targets.values().any(|t| t.up);
+    let drains = announced.all().filter_map(|(name, decided)| {
+        let announcer = announcers.get(name).filter(|announcer| is_up(announcer))?;
+        (!decided.desired.announcements.is_empty()).then_some((announcer, &decided.desired))
+    });
+    let drains: Vec<_> = drains.collect();
+    if how == Shutdown::Withdraw && !drains.is_empty() && !drain_time.is_zero() {
+        for (announcer, desired) in drains {
+            apply(announcer, ending::draining(desired)).await;
+        }
         tokio::select! {
             () = tokio::time::sleep(drain_time) => {}
             _ = stop_signal() => {}
         }
     }
-    for announcer in announcers {
-        announcer.shutdown(how, SHUTDOWN_MAX).await;
-    }
+    futures::future::join_all(announcers.values().map(|announcer| announcer.shutdown(how, SHUTDOWN_MAX))).await;
 }
 
 /// Starts the watchers and what compiles the configuration; returns the view, its reader, and what numbers the lists.

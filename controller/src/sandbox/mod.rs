@@ -8,21 +8,23 @@ use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Dura
 
 use anyhow::Context as _;
 use ferrocast_bgp::{
-    BgpAnnouncer, PeerSet, Tuning,
+    BgpAnnouncer, Tuning,
     router::{Router, RouterConfig},
 };
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor},
     announce::{Announcer, Shutdown},
+    config::BGP,
     view::ViewWriter,
 };
 use tokio::sync::watch;
 
 use crate::{
     allocator::{AllocatorActor, CONTROLLER_SOURCES},
+    announcers::configure,
     cli::SandboxArgs,
     cluster::lease::Leadership,
-    decider::{Decider, DeciderSettings, SPEAKER_SOURCES},
+    decider::{Announcers, Decider, DeciderSettings, SPEAKER_SOURCES},
     manifests,
 };
 use cluster::{Cluster, ExtraPeer, NodeViews, Told};
@@ -136,8 +138,7 @@ async fn follow(mut show: Show, supervisor: &mut Supervisor, once: bool) -> anyh
 /// One node's decider and announcer.
 fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArgs) -> (ViewWriter, Speaker) {
     let (view, reader) = ViewWriter::new(SPEAKER_SOURCES);
-    let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
-    let announcer = BgpAnnouncer::start(supervisor, peers_reader, Tuning::default());
+    let announcer = BgpAnnouncer::start(supervisor, watch::Sender::default(), Tuning::default());
     let settings = DeciderSettings {
         node: name.clone(),
         class: args.load_balancer_class.clone(),
@@ -147,7 +148,9 @@ fn start_speaker(supervisor: &mut Supervisor, name: &Arc<str>, args: &SandboxArg
         saved: None,
         metallb: watch::channel(Some(Arc::default())).1,
     };
-    let (decider, decisions) = Decider::new(settings, reader, peers, vec![announcer.clone()]);
+    let own: Announcers = [(BGP.into(), announcer.clone() as Arc<dyn Announcer>)].into();
+    let announcers = watch::channel(Arc::new(own)).1;
+    let (decider, decisions) = Decider::new(settings, reader, configure(), announcers);
     supervisor.spawn(decider, RestartPolicy::VITAL);
     (view, Speaker { name: name.clone(), decisions, announcer })
 }

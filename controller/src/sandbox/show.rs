@@ -83,7 +83,7 @@ impl Show {
         self.told.borrow().readings > 0
             && self.plan.borrow().term > 0
             && self.speakers.iter().all(|speaker| {
-                let wanted = speaker.decisions.borrow().desired.generation;
+                let wanted = speaker.decisions.borrow().bgp.desired.generation;
                 let observed = speaker.announcer.observe().borrow().clone();
                 observed.targets.get(ROUTER_PEER).is_some_and(|t| t.up && t.generation >= wanted)
             })

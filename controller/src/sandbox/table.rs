@@ -63,7 +63,7 @@ fn decided(
     let mut from = Vec::new();
     let mut not: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
     for (node, decisions) in nodes {
-        let decision = decisions.by_service.get(key);
+        let decision = decisions.bgp.by_service.get(key);
         match decision.and_then(|d| d.addresses.iter().find(|a| a.ip == Some(ip))).map(|a| a.reason) {
             Some(Reason::Announced) => from.push(node.to_string()),
             Some(reason) => not.entry(reason.code()).or_default().push(node),

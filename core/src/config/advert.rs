@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    BgpAdvertisement, BgpAdvertisementSpec, Config, IpRange, L2AdvertisementSpec, Meta, Pool, RawSelector,
+    Advertisement, BgpAdvertisementSpec, Config, IpRange, L2AdvertisementSpec, Meta, Pool, RawSelector,
     check::{Report, integer, names, selector, selectors},
     community::{self, Aliases},
 };
@@ -25,7 +25,7 @@ pub(super) fn check(
     spec: &BgpAdvertisementSpec,
     aliases: &Aliases,
     report: &mut Report,
-) -> Option<Arc<BgpAdvertisement>> {
+) -> Option<Arc<Advertisement>> {
     let v4_at = "spec.aggregationLength";
     let v6_at = "spec.aggregationLengthV6";
     let v4 = integer(report, v4_at, spec.aggregation_length, (1, LENGTH_V4_MAX.into()), "aggregation length");
@@ -40,7 +40,7 @@ pub(super) fn check(
             Err(wrong) => report.wrong(format!("spec.communities[{i}]"), text, wrong),
         }
     }
-    let advertisement = BgpAdvertisement {
+    let advertisement = Advertisement {
         name: meta.key.name.clone(),
         aggregation_length_v4: v4.unwrap_or(LENGTH_V4_MAX),
         aggregation_length_v6: v6.unwrap_or(LENGTH_V6_MAX),
@@ -51,6 +51,7 @@ pub(super) fn check(
         node_selectors: selectors(report, "spec.nodeSelectors", &spec.node_selectors),
         peers: names(report, "spec.peers", "peer", &spec.peers),
         service_selectors: selectors(report, "spec.serviceSelectors", &spec.service_selectors),
+        parameters: None,
     };
     if !spec.service_selectors.is_empty() {
         for (at, length, host) in [
@@ -82,7 +83,7 @@ pub(super) fn warn_no_pool(raw: &[RawSelector], config: &Config, report: &mut Re
 }
 
 /// Does it announce no more than each entry of the pools it selects has room for?
-pub(super) fn check_aggregation(advertisement: &BgpAdvertisement, config: &Config, report: &mut Report) {
+pub(super) fn check_aggregation(advertisement: &Advertisement, config: &Config, report: &mut Report) {
     for pool in config.pools.values().filter(|p| advertisement.selects_pool(&p.name, &p.labels)) {
         for range in &pool.written {
             let family = IpFamily::of(range.first);
@@ -127,13 +128,13 @@ pub(super) fn shortest_prefix(range: IpRange) -> u8 {
 
 /// Reports a contradiction between a younger advertisement and those already admitted.
 pub(super) fn check_conflicts(
-    advertisement: &BgpAdvertisement,
-    admitted: &BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    advertisement: &Advertisement,
+    admitted: &BTreeMap<Arc<str>, Arc<Advertisement>>,
     config: &Config,
     report: &mut Report,
 ) {
     for other in admitted.values() {
-        if *advertisement == (BgpAdvertisement { name: advertisement.name.clone(), ..(**other).clone() }) {
+        if *advertisement == (Advertisement { name: advertisement.name.clone(), ..(**other).clone() }) {
             let message =
                 format!("advertisements {:?} and {:?} are equal: the older stays", advertisement.name, other.name);
             report.error("advertisementsEqual", "spec", "", message, "remove this one");
@@ -153,7 +154,7 @@ pub(super) fn check_conflicts(
 }
 
 /// A pool for whose prefixes both say another local preference to the same peer, on a node that both select.
-pub(super) fn disagree<'a>(a: &BgpAdvertisement, b: &BgpAdvertisement, config: &'a Config) -> Option<&'a Arc<Pool>> {
+pub(super) fn disagree<'a>(a: &Advertisement, b: &Advertisement, config: &'a Config) -> Option<&'a Arc<Pool>> {
     let may = a.local_pref != b.local_pref
         && a.service_selectors.is_empty()
         && b.service_selectors.is_empty()
@@ -162,7 +163,7 @@ pub(super) fn disagree<'a>(a: &BgpAdvertisement, b: &BgpAdvertisement, config: &
 }
 
 /// Do both select the pool and turn an address of it into the same prefix?
-fn announce_the_same(a: &BgpAdvertisement, b: &BgpAdvertisement, pool: &Pool) -> bool {
+fn announce_the_same(a: &Advertisement, b: &Advertisement, pool: &Pool) -> bool {
     a.selects_pool(&pool.name, &pool.labels)
         && b.selects_pool(&pool.name, &pool.labels)
         && pool.ranges.iter().any(|r| {

@@ -37,9 +37,10 @@ pub use policy::{BfdProfile, LinkBandwidth, Role, RoutePolicy, SessionPolicy, Tc
 pub use problem::{Problem, Severity};
 pub use rules::RULES;
 pub use spec::{
-    BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec, CommunitySpec, L2AdvertisementSpec,
-    LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release, ReservationSpec, Resource, Resources,
-    RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Spec, TcpAoKeySpec,
+    AdvertisementSpec, AnnouncerClassSpec, BfdProfileSpec, BgpAdvertisementSpec, BgpPeerPolicySpec, BgpPeerSpec,
+    CommunitySpec, L2AdvertisementSpec, LinkBandwidthSpec, Meta, PoolPolicySpec, PoolSpec, RawSelector, Release,
+    ReservationSpec, Resource, Resources, RoutesSpec, SecretRef, ServiceAllocationSpec, SessionSpec, Spec,
+    TcpAoKeySpec,
 };
 pub use surroundings::{Networks, Surroundings, check_surroundings};
 pub use terms::{
@@ -56,7 +57,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    announce::Community,
+    announce::{Capabilities, Community},
     model::{IpFamily, LabelSelector, Labels, ServiceKey},
 };
 
@@ -236,9 +237,9 @@ impl Peer {
     }
 }
 
-/// A BGPAdvertisement in force.
+/// A BGPAdvertisement or an Advertisement in force: which addresses one announcer announces, from where, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BgpAdvertisement {
+pub struct Advertisement {
     /// `metadata.name`.
     pub name: Arc<str>,
     /// `aggregationLength` (32).
@@ -255,13 +256,37 @@ pub struct BgpAdvertisement {
     pub pool_selectors: Vec<LabelSelector>,
     /// `nodeSelectors`: empty = every node.
     pub node_selectors: Vec<LabelSelector>,
-    /// `peers`: empty = all.
+    /// `peers`, or `targets` of an Advertisement: empty = all.
     pub peers: BTreeSet<Arc<str>>,
     /// `serviceSelectors`: empty = every Service.
     pub service_selectors: Vec<LabelSelector>,
+    /// `parameters` of an Advertisement: a JSON object with sorted keys, valid by the schema of the AnnouncerClass. `None`: none.
+    pub parameters: Option<Arc<str>>,
 }
 
-impl BgpAdvertisement {
+/// The announcer that BGPPeers and BGPAdvertisements are for.
+pub const BGP: &str = "bgp";
+/// Names that no AnnouncerClass may have: those of Ferrocast's own announcers.
+pub const RESERVED_ANNOUNCERS: [&str; 3] = [BGP, "layer2", "steering"];
+
+/// An AnnouncerClass in force, with the Advertisements for it (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnnouncerClass {
+    /// `metadata.name`: the announcer's name.
+    pub name: Arc<str>,
+    /// `capabilities`: what its plugin is known to be able to do. `None`: not said, nothing is checked against it.
+    pub capabilities: Option<Capabilities>,
+    /// `protocol`: the lowest and the highest number that its plugin speaks. `None`: not said.
+    pub protocol: Option<(u32, u32)>,
+    /// `configuration`: a JSON object with sorted keys, for the announcer as a whole. `None`: none.
+    pub configuration: Option<Arc<str>>,
+    /// `parametersSchema`: an OpenAPI v3 structural schema as JSON. `None`: Advertisements for it have no parameters.
+    pub parameters_schema: Option<Arc<str>>,
+    /// The Advertisements for it, by name.
+    pub advertisements: BTreeMap<Arc<str>, Arc<Advertisement>>,
+}
+
+impl Advertisement {
     /// Does it select a pool of this name and these labels?
     #[must_use]
     pub fn selects_pool(&self, name: &str, labels: &Labels) -> bool {
@@ -314,8 +339,10 @@ pub struct Config {
     pub former: BTreeMap<IpAddr, Arc<FormerPool>>,
     /// Addresses that an edit took from Services and that these are to give up for others: what `move` means.
     pub moved: BTreeSet<(ServiceKey, IpAddr)>,
-    /// BGP advertisements by name.
-    pub advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    /// BGPAdvertisements by name.
+    pub advertisements: BTreeMap<Arc<str>, Arc<Advertisement>>,
+    /// AnnouncerClasses by name, with their Advertisements; none of them is BGP's.
+    pub announcers: BTreeMap<Arc<str>, Arc<AnnouncerClass>>,
     /// What is wrong with the objects as written, in order of object and field; also warnings.
     pub problems: Vec<Problem>,
     /// An object has an error (not merely a warning): part of what is written is not in force.
@@ -329,6 +356,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// The advertisements for the announcer of this name.
+    #[must_use]
+    pub fn advertisements_of(&self, announcer: &str) -> Option<&BTreeMap<Arc<str>, Arc<Advertisement>>> {
+        match announcer {
+            BGP => Some(&self.advertisements),
+            other => self.announcers.get(other).map(|class| &class.advertisements),
+        }
+    }
+
     /// The pool that gives out `ip`.
     #[must_use]
     pub fn pool_of(&self, ip: IpAddr) -> Option<&Arc<Pool>> {

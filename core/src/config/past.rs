@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    BfdProfile, BgpAdvertisement, Config, InForce, Password, Resource, Resources, Spec, advert, bfd,
+    Advertisement, BfdProfile, Config, InForce, Password, Resource, Resources, Spec, advert, bfd,
     check::Report,
     community::{self, Aliases},
     in_force::{IN_FORCE_VERSION, KeptObject, KeptPool, plain_labels},
@@ -25,7 +25,7 @@ pub(super) struct LastValid {
     pub(super) peers: BTreeMap<Arc<str>, PeerDraft>,
     /// By peer: the Secret that it names, and the password read from it last.
     pub(super) passwords: BTreeMap<Arc<str>, (Arc<str>, Password)>,
-    pub(super) advertisements: BTreeMap<Arc<str>, Arc<BgpAdvertisement>>,
+    pub(super) advertisements: BTreeMap<Arc<str>, Arc<Advertisement>>,
     pub(super) communities: BTreeMap<Arc<str>, Arc<[(String, Community)]>>,
     pub(super) profiles: BTreeMap<Arc<str>, Arc<BfdProfile>>,
     /// By peer: the BFDProfile that it was given last.
@@ -86,7 +86,7 @@ impl LastValid {
     pub(super) fn remember_advertisement(
         &mut self,
         object: &Arc<Resource>,
-        advertisement: Arc<BgpAdvertisement>,
+        advertisement: Arc<Advertisement>,
         aliases: &Aliases,
     ) {
         let name = &object.meta.key.name;
@@ -185,7 +185,7 @@ impl LastValid {
             Spec::Reservation(spec) => {
                 self.reservations.insert(name, reservation::check(spec, &mut unheard)?);
             }
-            Spec::L2Advertisement(_) => return None,
+            Spec::L2Advertisement(_) | Spec::Advertisement(_) | Spec::AnnouncerClass(_) => return None,
         }
         Some(())
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
-use crate::model::{Labels, ObjectKey, ServiceKey};
+use crate::{
+    announce::Capabilities,
+    model::{Labels, ObjectKey, ServiceKey},
+};
 
 /// A label selector as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,6 +266,39 @@ pub struct ReservationSpec {
     pub release_after: Option<String>,
 }
 
+/// `Advertisement.spec` (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct AdvertisementSpec {
+    /// Name of the AnnouncerClass.
+    pub announcer: String,
+    pub aggregation_length: Option<i64>,
+    pub aggregation_length_v6: Option<i64>,
+    pub ip_address_pools: Vec<String>,
+    pub ip_address_pool_selectors: Vec<RawSelector>,
+    pub node_selectors: Vec<RawSelector>,
+    pub service_selectors: Vec<RawSelector>,
+    /// Names that the announcer knows; empty: all.
+    pub targets: Vec<String>,
+    /// A JSON object.
+    pub parameters: Option<serde_json::Value>,
+}
+
+/// `AnnouncerClass.spec` (`ferrocast.io/v1alpha1`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the fields are those of the CRD, by name")]
+pub struct AnnouncerClassSpec {
+    /// An OpenAPI v3 structural schema.
+    pub parameters_schema: Option<serde_json::Value>,
+    pub capabilities: Option<Capabilities>,
+    /// `protocol.min` and `protocol.max`.
+    pub protocol: Option<(i64, i64)>,
+    /// A JSON object.
+    pub configuration: Option<serde_json::Value>,
+}
+
 /// An address that was given back, as the status of a PoolPolicy or an AddressReservation remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release {
@@ -304,6 +340,12 @@ pub enum Spec {
     /// `AddressReservation`.
     #[serde(rename = "AddressReservation")]
     Reservation(ReservationSpec),
+    /// `Advertisement`.
+    #[serde(rename = "Advertisement")]
+    Advertisement(AdvertisementSpec),
+    /// `AnnouncerClass`.
+    #[serde(rename = "AnnouncerClass")]
+    AnnouncerClass(AnnouncerClassSpec),
 }
 
 impl Spec {
@@ -320,6 +362,8 @@ impl Spec {
             Self::PeerPolicy(_) => "BGPPeerPolicy",
             Self::PoolPolicy(_) => "PoolPolicy",
             Self::Reservation(_) => "AddressReservation",
+            Self::Advertisement(_) => "Advertisement",
+            Self::AnnouncerClass(_) => "AnnouncerClass",
         }
     }
 }

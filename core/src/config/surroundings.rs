@@ -5,8 +5,8 @@ use imbl::OrdMap;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BgpAdvertisement, Config, IpRange, Peer, Pool, Problem, RawSelector, Resource, Resources, ServiceAllocationSpec,
-    Spec, advert, any_selector_matches, check::Report, namespace_by_name,
+    Advertisement, Config, IpRange, Peer, Pool, Problem, RawSelector, Resource, Resources, ServiceAllocationSpec, Spec,
+    advert, any_selector_matches, check::Report, namespace_by_name,
 };
 use crate::model::{LabelSelector, Labels, Node, Service, ServiceKey};
 
@@ -194,7 +194,7 @@ impl<'a> Seen<'a> {
     }
 
     /// The peers of an advertisement are on none of its nodes.
-    fn peers_elsewhere(&self, advertisement: &BgpAdvertisement, config: &Config, report: &mut Report) {
+    fn peers_elsewhere(&self, advertisement: &Advertisement, config: &Config, report: &mut Report) {
         let mut own = self.nodes.iter().filter(|node| self.reaches(&advertisement.node_selectors, node)).peekable();
         let peers = config.peers.values();
         let mut named = peers
@@ -213,8 +213,8 @@ impl<'a> Seen<'a> {
     }
 
     /// An older advertisement gives the same prefix another local preference on a node of both.
-    fn local_preferences(&self, advertisement: &BgpAdvertisement, config: &Config, report: &mut Report) {
-        let both = |other: &BgpAdvertisement| {
+    fn local_preferences(&self, advertisement: &Advertisement, config: &Config, report: &mut Report) {
+        let both = |other: &Advertisement| {
             self.nodes.iter().find(|node| {
                 self.reaches(&advertisement.node_selectors, node) && self.reaches(&other.node_selectors, node)
             })

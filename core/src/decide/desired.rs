@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::{Decision, Reason, weight};
 use crate::{
-    announce::{Announcement, AnnouncementState, Desired, Terms},
-    config::BgpAdvertisement,
+    announce::{self, Announcement, AnnouncementState, Configuration, Desired, Terms},
+    config::Advertisement,
     model::{IpFamily, ServiceKey},
 };
 
@@ -39,8 +39,10 @@ pub struct DesiredBuilder {
     prefixes: BTreeMap<IpNet, Prefix>,
     /// Prefixes that may differ from `desired`, in whatever order, some of them several times.
     touched: Vec<IpNet>,
+    /// What travels beside the set was changed since the last look.
+    configured: bool,
     /// Terms of each advertisement last seen.
-    terms: BTreeMap<Arc<str>, (Arc<BgpAdvertisement>, Arc<Terms>)>,
+    terms: BTreeMap<Arc<str>, (Arc<Advertisement>, Arc<Terms>)>,
     /// Equal lists of terms share one allocation.
     interned: BTreeSet<Arc<[Terms]>>,
     /// The list last interned, and the offers that it was made of: the next prefix mostly has the same.
@@ -117,11 +119,20 @@ impl DesiredBuilder {
         }
     }
 
+    /// Notes what the announcer has to know besides the prefixes; the same again changes nothing.
+    pub fn configure(&mut self, entries: BTreeMap<Arc<str>, announce::Entry>) {
+        let now = &self.desired.configuration;
+        if now.generation == 0 || now.entries != entries {
+            self.desired.configuration = Arc::new(Configuration { generation: now.generation + 1, entries });
+            self.configured = true;
+        }
+    }
+
     /// The set as it is now. Its generation is one higher than the last one's if the set differs from it, else the same.
     /// Costs what was set since the last call.
     #[must_use]
     pub fn desired(&mut self) -> Desired {
-        let mut changed = false;
+        let mut changed = std::mem::take(&mut self.configured);
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
@@ -179,7 +190,7 @@ impl DesiredBuilder {
         Contribution { offers: all.into_boxed_slice(), weight: decision.weight }
     }
 
-    fn terms_of(&mut self, advertisement: &Arc<BgpAdvertisement>) -> Arc<Terms> {
+    fn terms_of(&mut self, advertisement: &Arc<Advertisement>) -> Arc<Terms> {
         if let Some((known, terms)) = self.terms.get(&advertisement.name)
             && (Arc::ptr_eq(known, advertisement) || known == advertisement)
         {
@@ -190,6 +201,7 @@ impl DesiredBuilder {
             targets: (!advertisement.peers.is_empty()).then(|| advertisement.peers.clone()),
             local_pref: advertisement.local_pref,
             communities: advertisement.communities.clone(),
+            parameters: advertisement.parameters.clone(),
         });
         self.terms.insert(advertisement.name.clone(), (advertisement.clone(), terms.clone()));
         terms
@@ -241,7 +253,7 @@ impl Prefix {
 
 /// `ip` masked to the length that the advertisement aggregates to.
 #[must_use]
-pub fn prefix_of(ip: IpAddr, advertisement: &BgpAdvertisement) -> IpNet {
+pub fn prefix_of(ip: IpAddr, advertisement: &Advertisement) -> IpNet {
     let length = advertisement.aggregation_length(IpFamily::of(ip));
     IpNet::new(ip, length).map_or_else(|_| IpNet::from(ip), |net| net.trunc())
 }
@@ -255,7 +267,7 @@ mod tests {
     };
 
     /// A decision that announces each address under these advertisements.
-    fn announced(ips: &[&str], advertisements: &[&BgpAdvertisement]) -> Decision {
+    fn announced(ips: &[&str], advertisements: &[&Advertisement]) -> Decision {
         let advertisements: Vec<_> = advertisements.iter().map(|a| Arc::new((*a).clone())).collect();
         let addresses = ips.iter().map(|ip| AddressDecision {
             ip: Some(ip.parse().unwrap()),
@@ -282,7 +294,7 @@ mod tests {
     #[test]
     fn prefix_lives_as_long_as_any_service_needs_it() {
         let mut builder = DesiredBuilder::default();
-        let wide = BgpAdvertisement { aggregation_length_v4: 24, ..advert("wide") };
+        let wide = Advertisement { aggregation_length_v4: 24, ..advert("wide") };
         builder.set(&key("d/a"), Some(&announced(&["10.0.0.1", "10.0.0.2", "fc00::1"], &[&wide])));
         builder.set(&key("d/b"), Some(&announced(&["10.0.0.3"], &[&wide])));
         assert_eq!(shown(&builder.desired()), ["10.0.0.0/24 d/a,d/b", "fc00::1/128 d/a"]);
@@ -316,10 +328,10 @@ mod tests {
     #[test]
     fn terms_are_one_per_advertisement_in_name_order() {
         let mut builder = DesiredBuilder::default();
-        let gold = BgpAdvertisement { communities: [Community::Standard(1, 2)].into(), ..advert("b") };
-        let peered = BgpAdvertisement { peers: ["r".into()].into(), local_pref: Some(7), ..advert("a") };
+        let gold = Advertisement { communities: [Community::Standard(1, 2)].into(), ..advert("b") };
+        let peered = Advertisement { peers: ["r".into()].into(), local_pref: Some(7), ..advert("a") };
         let plain = advert("c");
-        let same = BgpAdvertisement { aggregation_length_v6: 64, ..advert("d") };
+        let same = Advertisement { aggregation_length_v6: 64, ..advert("d") };
         builder.set(&key("d/a"), Some(&announced(&["10.0.0.1", "10.0.0.2"], &[&same, &gold, &plain, &peered])));
         let desired = builder.desired();
         let terms: Vec<&Arc<[Terms]>> = desired.announcements.values().map(|a| &a.terms).collect();
@@ -343,7 +355,7 @@ mod tests {
         let mut builder = DesiredBuilder::default();
         builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&advert("a")])));
         let before = builder.desired();
-        let edited = BgpAdvertisement { local_pref: Some(9), ..advert("a") };
+        let edited = Advertisement { local_pref: Some(9), ..advert("a") };
         builder.set(&key("d/a"), Some(&announced(&["10.0.0.1"], &[&edited])));
         let after = builder.desired();
         assert_eq!(after.generation, before.generation + 1);
@@ -364,7 +376,7 @@ mod tests {
     #[test]
     fn weight_is_the_sum_over_the_services_of_a_prefix_unless_one_has_none() {
         let mut builder = DesiredBuilder::default();
-        let wide = BgpAdvertisement { aggregation_length_v4: 24, ..advert("wide") };
+        let wide = Advertisement { aggregation_length_v4: 24, ..advert("wide") };
         let weighing = |ips: &[&str], weight| Decision { weight, ..announced(ips, &[&wide, &advert("host")]) };
         let weights = |builder: &mut DesiredBuilder| -> Vec<Option<u32>> {
             builder.desired().announcements.values().map(|a| a.weight.map(std::num::NonZeroU32::get)).collect()

@@ -14,7 +14,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     announce::is_announceable,
-    config::{BgpAdvertisement, Config, any_selector_matches},
+    config::{Advertisement, Config, any_selector_matches},
     model::{Endpoints, IpFamily, Labels, Node, Service, ServiceKey, TrafficPolicy},
 };
 
@@ -80,7 +80,7 @@ pub struct AddressDecision {
     /// Yes is [`Reason::Announced`]; everything else is no.
     pub reason: Reason,
     /// The advertisements under which it is announced, in name order; empty unless announced.
-    pub advertisements: Vec<Arc<BgpAdvertisement>>,
+    pub advertisements: Vec<Arc<Advertisement>>,
     /// Of an address shared under different traffic policies, the other Service on whose account it is not announced here.
     pub because_of: Option<ServiceKey>,
 }
@@ -100,6 +100,8 @@ pub struct Decision {
 pub struct Context {
     /// Class served (`None`: Services without a class).
     pub class: Option<Arc<str>>,
+    /// The announcer that the decision is about: only its advertisements count.
+    pub announcer: Arc<str>,
     /// This node.
     pub node: Arc<Node>,
     /// The configuration in force.
@@ -162,21 +164,22 @@ fn advertisements<'a>(
     service: &Service,
     endpoints: Endpoints,
     context: &'a Context,
-) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
+) -> Result<Vec<&'a Arc<Advertisement>>, Reason> {
     let matching = eligible(ip, service, context)?;
     served(service.traffic_policy, endpoints).map(|()| matching)
 }
 
 /// The advertisements under which `ip` would be announced here if there were endpoints, or why it would not.
-fn eligible<'a>(ip: IpAddr, service: &Service, context: &'a Context) -> Result<Vec<&'a Arc<BgpAdvertisement>>, Reason> {
+fn eligible<'a>(ip: IpAddr, service: &Service, context: &'a Context) -> Result<Vec<&'a Arc<Advertisement>>, Reason> {
     if !is_announceable(ip) {
         return Err(Reason::InvalidIp);
     }
     let pool = pool_of(ip, service, &context.config).ok_or(Reason::IpNotAllowed)?;
-    let selects = |a: &&Arc<BgpAdvertisement>| {
+    let selects = |a: &&Arc<Advertisement>| {
         a.selects_pool(pool.name, pool.labels) && any_selector_matches(&a.node_selectors, &context.node.labels)
     };
-    let mut matching: Vec<&Arc<BgpAdvertisement>> = context.config.advertisements.values().filter(selects).collect();
+    let all = context.config.advertisements_of(&context.announcer).into_iter().flat_map(|all| all.values());
+    let mut matching: Vec<&Arc<Advertisement>> = all.filter(selects).collect();
     if matching.is_empty() {
         return Err(Reason::NotOwner);
     }
@@ -236,7 +239,7 @@ pub fn pool_of<'a>(ip: IpAddr, service: &Service, config: &'a Config) -> Option<
 
 /// Two of these adverts that ask the same peer for different local preferences for the same prefix. Only where service selectors
 /// are in play: between other adverts the validation has already looked.
-fn contradiction<'a>(matching: &[&'a Arc<BgpAdvertisement>], ip: IpAddr) -> Option<[&'a Arc<BgpAdvertisement>; 2]> {
+fn contradiction<'a>(matching: &[&'a Arc<Advertisement>], ip: IpAddr) -> Option<[&'a Arc<Advertisement>; 2]> {
     matching.iter().enumerate().find_map(|(i, a)| {
         let other = matching[..i].iter().find(|b| {
             a.local_pref != b.local_pref

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    config::{FormerPool, IpRange, Pool},
+    config::{BGP, FormerPool, IpRange, Pool},
     model::{AnnotationText, EXCLUDE_LABEL, LabelSelector},
 };
 
@@ -20,8 +20,8 @@ pub(super) fn selector(key: &str, value: &str) -> LabelSelector {
     LabelSelector::new([(key.to_owned(), value.to_owned())], []).unwrap()
 }
 
-pub(super) fn advert(name: &str) -> BgpAdvertisement {
-    BgpAdvertisement {
+pub(super) fn advert(name: &str) -> Advertisement {
+    Advertisement {
         name: name.into(),
         aggregation_length_v4: 32,
         aggregation_length_v6: 128,
@@ -32,6 +32,7 @@ pub(super) fn advert(name: &str) -> BgpAdvertisement {
         node_selectors: Vec::new(),
         peers: BTreeSet::new(),
         service_selectors: Vec::new(),
+        parameters: None,
     }
 }
 
@@ -51,14 +52,19 @@ impl Situation {
         let config = Config { pools: [("p".into(), Arc::new(pool))].into(), ..Config::default() };
         let node = Node { name: "n".into(), labels: [("rack", "a")].into_iter().collect(), ..Node::default() };
         let service = Service { ingress: vec!["10.0.0.7".parse().unwrap()], ..Service::load_balancer("d", "web") };
-        let context =
-            Context { class: None, node: Arc::new(node), config: Arc::new(config), ignore_exclude_label: false };
+        let context = Context {
+            class: None,
+            announcer: BGP.into(),
+            node: Arc::new(node),
+            config: Arc::new(config),
+            ignore_exclude_label: false,
+        };
         let mut situation = Self { service, endpoints: Endpoints { here: 1, anywhere: 2 }, context };
         situation.adverts([advert("a")]);
         situation
     }
 
-    fn adverts(&mut self, adverts: impl IntoIterator<Item = BgpAdvertisement>) {
+    fn adverts(&mut self, adverts: impl IntoIterator<Item = Advertisement>) {
         let adverts = adverts.into_iter().map(|a| (a.name.clone(), Arc::new(a))).collect();
         Arc::make_mut(&mut self.context.config).advertisements = adverts;
     }
@@ -95,47 +101,47 @@ const CASES: &[Case] = &[
     ("no advertisement", |s| s.adverts([]), Reason::NotOwner),
     (
         "advertisement of another pool",
-        |s| s.adverts([BgpAdvertisement { pools: ["q".into()].into(), ..advert("a") }]),
+        |s| s.adverts([Advertisement { pools: ["q".into()].into(), ..advert("a") }]),
         Reason::NotOwner,
     ),
     (
         "advertisement of the pool by name",
-        |s| s.adverts([BgpAdvertisement { pools: ["p".into()].into(), ..advert("a") }]),
+        |s| s.adverts([Advertisement { pools: ["p".into()].into(), ..advert("a") }]),
         Reason::Announced,
     ),
     (
         "advertisement of the pool by label",
-        |s| s.adverts([BgpAdvertisement { pool_selectors: vec![selector("tier", "gold")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { pool_selectors: vec![selector("tier", "gold")], ..advert("a") }]),
         Reason::Announced,
     ),
     (
         "advertisement of another label",
-        |s| s.adverts([BgpAdvertisement { pool_selectors: vec![selector("tier", "tin")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { pool_selectors: vec![selector("tier", "tin")], ..advert("a") }]),
         Reason::NotOwner,
     ),
     (
         "advertisement of other nodes",
-        |s| s.adverts([BgpAdvertisement { node_selectors: vec![selector("rack", "b")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { node_selectors: vec![selector("rack", "b")], ..advert("a") }]),
         Reason::NotOwner,
     ),
     (
         "advertisement of this and other nodes",
         |s| {
             let node_selectors = vec![selector("rack", "b"), selector("rack", "a")];
-            s.adverts([BgpAdvertisement { node_selectors, ..advert("a") }]);
+            s.adverts([Advertisement { node_selectors, ..advert("a") }]);
         },
         Reason::Announced,
     ),
     (
         "advertisement of other Services",
-        |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
         Reason::NoMatchingAdvertisement,
     ),
     (
         "advertisement of this Service",
         |s| {
             s.service.labels = [("app", "x")].into_iter().collect();
-            s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]);
+            s.adverts([Advertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]);
         },
         Reason::Announced,
     ),
@@ -213,7 +219,7 @@ const CASES: &[Case] = &[
         "unreadable pool that no advertisement selects",
         |s| {
             unreadable_pool(s);
-            s.adverts([BgpAdvertisement { pools: ["p".into()].into(), ..advert("a") }]);
+            s.adverts([Advertisement { pools: ["p".into()].into(), ..advert("a") }]);
         },
         Reason::NotOwner,
     ),
@@ -222,11 +228,11 @@ const CASES: &[Case] = &[
 /// Two advertisements, one for this Service, with different local preferences.
 fn conflict(s: &mut Situation) {
     s.service.labels = [("app", "x")].into_iter().collect();
-    let one = BgpAdvertisement { service_selectors: vec![selector("app", "x")], local_pref: Some(1), ..advert("a") };
-    s.adverts([one, BgpAdvertisement { local_pref: Some(2), ..advert("b") }]);
+    let one = Advertisement { service_selectors: vec![selector("app", "x")], local_pref: Some(1), ..advert("a") };
+    s.adverts([one, Advertisement { local_pref: Some(2), ..advert("b") }]);
 }
 
-fn apart(s: &mut Situation, edit: impl Fn(&mut BgpAdvertisement)) {
+fn apart(s: &mut Situation, edit: impl Fn(&mut Advertisement)) {
     s.config().advertisements.values_mut().for_each(|a| edit(Arc::make_mut(a)));
 }
 
@@ -307,8 +313,8 @@ fn held_address_is_announced_by_the_right_of_its_former_pool() {
         let labels = [("tier", tier)].into_iter().collect();
         Arc::new(FormerPool { name: name.into(), labels })
     };
-    let named = || BgpAdvertisement { pools: ["old".into()].into(), ..advert("a") };
-    let labelled = || BgpAdvertisement { pool_selectors: vec![selector("tier", "gold")], ..advert("a") };
+    let named = || Advertisement { pools: ["old".into()].into(), ..advert("a") };
+    let labelled = || Advertisement { pool_selectors: vec![selector("tier", "gold")], ..advert("a") };
     for (name, advert, pool, want) in [
         ("of every pool", advert("a"), Some(former("old", "tin")), Reason::Announced),
         ("by the former name", named(), Some(former("old", "tin")), Reason::Announced),
@@ -345,15 +351,15 @@ fn every_reason_is_told_with_what_mattered() {
         (|s| s.service.ingress = vec!["10.9.0.1".parse().unwrap()], "10.9.0.1 is in no pool"),
         (|s| s.adverts([]), "there is no BGPAdvertisement"),
         (
-            |s| s.adverts([BgpAdvertisement { pools: ["q".into()].into(), ..advert("a") }]),
+            |s| s.adverts([Advertisement { pools: ["q".into()].into(), ..advert("a") }]),
             "no BGPAdvertisement selects pool \"p\"",
         ),
         (
-            |s| s.adverts([BgpAdvertisement { node_selectors: vec![selector("rack", "b")], ..advert("a") }]),
+            |s| s.adverts([Advertisement { node_selectors: vec![selector("rack", "b")], ..advert("a") }]),
             "BGPAdvertisement \"a\" of pool \"p\" is for other nodes: no nodeSelectors match this Node's labels",
         ),
         (
-            |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+            |s| s.adverts([Advertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
             "BGPAdvertisement \"a\" of pool \"p\" is for other Services: no serviceSelectors match a Service without labels",
         ),
         (

@@ -1,7 +1,7 @@
 //! Decisions in words, with what mattered.
 use super::{AddressDecision, Context, Party, PoolRight, Reason, contradiction, pool_of};
 use crate::{
-    config::{BgpAdvertisement, any_selector_matches},
+    config::{Advertisement, any_selector_matches},
     model::{EXCLUDE_LABEL, Endpoints, Labels, Service, TrafficPolicy},
 };
 
@@ -87,13 +87,13 @@ fn counted(endpoints: u32) -> String {
 }
 
 /// Advertisements of the pool, on whatever node.
-fn of_pool<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterator<Item = &'a BgpAdvertisement> {
+fn of_pool<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterator<Item = &'a Advertisement> {
     let all = context.config.advertisements.values().map(|a| &**a);
     all.filter(move |a| right.is_some_and(|pool| a.selects_pool(pool.name, pool.labels)))
 }
 
 /// Advertisements of the pool that select this node.
-fn here<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterator<Item = &'a BgpAdvertisement> {
+fn here<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterator<Item = &'a Advertisement> {
     of_pool(right, context).filter(|a| any_selector_matches(&a.node_selectors, &context.node.labels))
 }
 
@@ -120,7 +120,7 @@ fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: 
     let Some([a, b]) = decision.ip.and_then(|ip| contradiction(&matching, ip)) else {
         return "advertisements contradict each other".to_owned();
     };
-    let preference = |a: &BgpAdvertisement| a.local_pref.map_or_else(|| "unset".to_owned(), |n| n.to_string());
+    let preference = |a: &Advertisement| a.local_pref.map_or_else(|| "unset".to_owned(), |n| n.to_string());
     format!(
         "BGPAdvertisements {:?} (localPref {}) and {:?} (localPref {}) contradict each other for the same prefix and peer",
         a.name,
@@ -131,7 +131,7 @@ fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: 
 }
 
 /// `BGPAdvertisement "a", "b"`
-fn names<'a>(advertisements: impl Iterator<Item = &'a BgpAdvertisement>) -> String {
+fn names<'a>(advertisements: impl Iterator<Item = &'a Advertisement>) -> String {
     let names: Vec<String> = advertisements.map(|advertisement| format!("{:?}", advertisement.name)).collect();
     format!("BGPAdvertisement {}", names.join(", "))
 }

@@ -51,8 +51,8 @@ async fn once(routes: u32, peers: u32) -> Result<Vec<f64>> {
     let addresses: Vec<SocketAddr> = (1..=peers).map(|n| (Ipv4Addr::from(0x7f01_0000 + n), 0).into()).collect();
     let sink = Sink::listen(&addresses, SINK_AS).await?;
     let mut supervisor = Supervisor::default();
-    let (_peers, reader) = watch::channel(speaker::peers(&sink.addresses()?));
-    let announcer = BgpAnnouncer::start(&mut supervisor, reader, Tuning::default());
+    let peers = watch::Sender::new(speaker::peers(&sink.addresses()?));
+    let announcer = BgpAnnouncer::start(&mut supervisor, peers, Tuning::default());
     let mut desired = speaker::desired(routes);
     // the terms of all the others, as an advertisement's are shared
     let terms = desired.announcements.values().next().map_or_else(speaker::terms, |other| other.terms.clone());

@@ -43,7 +43,7 @@ pub(crate) fn entry(number: u32, terms: &Arc<[Terms]>) -> (IpNet, Arc<Announceme
 pub(crate) fn desired(routes: u32) -> Desired {
     let terms = terms();
     let announcements = (0..routes).map(|number| entry(number, &terms)).collect();
-    Desired { generation: 1, provisional: false, announcements }
+    Desired { generation: 1, announcements, ..Desired::default() }
 }
 
 /// The peers at these addresses.
@@ -64,7 +64,7 @@ pub(crate) fn speak() -> Result<()> {
     let _inside = runtime.enter();
     let mut supervisor = Supervisor::default();
     let set = watch::Sender::new(Arc::<PeerSet>::default());
-    let announcer = BgpAnnouncer::start(&mut supervisor, set.subscribe(), Tuning::default());
+    let announcer = BgpAnnouncer::start(&mut supervisor, set.clone(), Tuning::default());
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         match line.split_once(' ') {

@@ -190,7 +190,7 @@ fn sessions(bgp: &BgpAnnouncer) -> Value {
 async fn serve(mut lines: mpsc::Receiver<String>) -> Result<()> {
     let mut supervisor = Supervisor::default();
     let peers = watch::Sender::new(Arc::<PeerSet>::default());
-    let bgp = BgpAnnouncer::start(&mut supervisor, peers.subscribe(), Tuning::default());
+    let bgp = BgpAnnouncer::start(&mut supervisor, peers.clone(), Tuning::default());
     let mut generation = 0;
     let mut how = Shutdown::Withdraw;
     let mut terms = BTreeSet::new();
@@ -207,7 +207,7 @@ async fn serve(mut lines: mpsc::Receiver<String>) -> Result<()> {
             for route in input.routes.iter().flatten() {
                 announcements.insert(route.prefix, route.announcement(&mut terms));
             }
-            let desired = Desired { generation, provisional: input.provisional, announcements };
+            let desired = Desired { generation, provisional: input.provisional, announcements, ..Desired::default() };
             bgp.apply(Arc::new(desired)).await?;
         }
         if let Some(all) = input.peers {

@@ -1,5 +1,6 @@
 //! What a peer has from us, and how it gets from there to what is desired.
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::SystemTime,
@@ -48,7 +49,7 @@ pub(super) struct Adj {
     pub(super) refresh: Families,
     /// Prefixes that it has, by [`Family::ALL`].
     pub(super) announced: [usize; Family::ALL.len()],
-    pub(super) refused: BTreeMap<IpNet, &'static str>,
+    pub(super) refused: BTreeMap<IpNet, Cow<'static, str>>,
 }
 
 /// What is to be sent next.
@@ -125,7 +126,7 @@ impl Adj {
     fn refuse(&mut self, prefix: &IpNet, route: Route) {
         match route {
             Route::Refused(code) if self.refused.len() < REFUSED_LEN_MAX => {
-                self.refused.insert(*prefix, code);
+                self.refused.insert(*prefix, Cow::Borrowed(code));
             }
             _ => drop(self.refused.remove(prefix)),
         }

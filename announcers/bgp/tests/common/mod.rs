@@ -81,8 +81,8 @@ pub fn desired(generation: u64, prefixes: impl IntoIterator<Item = IpNet>) -> Ar
     let active = announcement(&plain(), AnnouncementState::Active);
     Arc::new(Desired {
         generation,
-        provisional: false,
         announcements: prefixes.into_iter().map(|p| (p, active.clone())).collect(),
+        ..Desired::default()
     })
 }
 
@@ -108,7 +108,7 @@ impl Node {
     pub fn start_with(peers: impl IntoIterator<Item = Peer>, tuning: Tuning, dial: Arc<dyn Dial>) -> Self {
         let mut supervisor = Supervisor::default();
         let peers = watch::Sender::new(peer_set(peers));
-        let announcer = BgpAnnouncer::start_with(&mut supervisor, peers.subscribe(), tuning, dial);
+        let announcer = BgpAnnouncer::start_with(&mut supervisor, peers.clone(), tuning, dial);
         Self { supervisor, announcer, peers }
     }
 

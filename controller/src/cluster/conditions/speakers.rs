@@ -2,18 +2,29 @@
 use std::sync::Arc;
 
 use ferrocast_api::SpeakerStatus;
+use ferrocast_core::config::BGP;
 use imbl::OrdMap;
 use tokio::sync::watch;
 
 use crate::cluster::watch::Feed;
 
 /// One speaker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpeakerBrief {
-    /// It has an established session.
+    /// It has an established BGP session.
     pub connected: bool,
+    /// The announcers of AnnouncerClasses that reach a target, in order of name.
+    pub announcers_up: Arc<[Arc<str>]>,
     /// It was drained by command.
     pub drained: bool,
+}
+
+impl SpeakerBrief {
+    /// Does what the announcer is handed reach anybody?
+    #[must_use]
+    pub fn reaches(&self, announcer: &str) -> bool {
+        if announcer == BGP { self.connected } else { self.announcers_up.iter().any(|up| **up == *announcer) }
+    }
 }
 
 /// Every speaker, by node.
@@ -39,7 +50,9 @@ impl Feed for SpeakerFeed {
         let name = object.metadata.name.as_deref().unwrap_or_default().into();
         let status = object.status.unwrap_or_default();
         let connected = status.peers.iter().any(|peer| peer.state == "Established");
-        (name, SpeakerBrief { connected, drained: status.drained })
+        let up = status.announcers.iter().filter(|announcer| announcer.targets_up > 0);
+        let announcers_up = up.map(|announcer| announcer.name.as_str().into()).collect();
+        (name, SpeakerBrief { connected, announcers_up, drained: status.drained })
     }
 
     fn replace(&mut self, items: Vec<Self::Item>, epoch: u64) {
@@ -47,7 +60,11 @@ impl Feed for SpeakerFeed {
     }
 
     fn apply(&mut self, (node, brief): Self::Item) {
-        self.speakers.send_if_modified(|speakers| speakers.by_node.insert(node, brief) != Some(brief));
+        self.speakers.send_if_modified(|speakers| {
+            let same = speakers.by_node.get(&node) == Some(&brief);
+            speakers.by_node.insert(node, brief);
+            !same
+        });
     }
 
     fn remove(&mut self, (node, _): Self::Item) {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ferrocast_core::{
     alloc::Outcome,
-    config::Config,
+    config::{BGP, Config},
     decide::{Context, Decision, Party, Reason, decide_among, message},
     model::{Endpoints, Node, NodeId, Service, ServiceCondition, TrafficPolicy},
 };
@@ -139,33 +139,52 @@ fn tally<'a>(subject: &Subject<'_>, around: &'a Circumstances) -> Tally<'a> {
     let mut tally = Tally::default();
     let mut context = Context {
         class: around.class.clone(),
+        announcer: BGP.into(),
         node: Arc::default(),
         config: around.config.clone(),
         ignore_exclude_label: false,
     };
     let (anywhere, nodes) = subject.endpoints;
+    let announcers = announcers(&around.config);
+    let mut words = String::new();
     for (name, node) in &around.nodes {
         context.node.clone_from(node);
         let id = NodeId::of(name);
         let own = party(subject.service, anywhere, nodes, id);
         let others: Vec<Party<'_>> = subject.others.iter().map(|(s, n, on)| party(s, *n, on, id)).collect();
-        let decision = decide_among(own, &others, &context);
-        let Some(worst) = worst(&decision) else { continue };
-        if worst.reason != Reason::Announced {
-            let entry = tally.refused.entry(worst.reason);
-            entry.or_insert_with(|| (0, message(worst, own, &others, &context))).0 += 1;
-            continue;
+        let none = SpeakerBrief::default();
+        let brief = around.speakers.as_ref().map(|all| all.get(name).unwrap_or(&none));
+        // Of the node's announcers, the one that is nearest to a yes.
+        let mut best: Option<(Reason, bool)> = None;
+        for announcer in &announcers {
+            context.announcer.clone_from(announcer);
+            let decision = decide_among(own, &others, &context);
+            let Some(worst) = worst(&decision) else { continue };
+            let reaches = worst.reason == Reason::Announced && brief.is_none_or(|brief| brief.reaches(announcer));
+            if best.is_none_or(|best| best < (worst.reason, reaches)) {
+                best = Some((worst.reason, reaches));
+                if worst.reason != Reason::Announced {
+                    words = message(worst, own, &others, &context);
+                }
+            }
         }
-        let brief = around.speakers.as_ref().map(|all| all.get(name).copied().unwrap_or_default());
-        match brief {
-            Some(brief) if !brief.connected => tally.unconnected.push(name),
-            brief => {
+        match best {
+            None => {}
+            Some((Reason::Announced, false)) => tally.unconnected.push(name),
+            Some((Reason::Announced, true)) => {
                 tally.announcing.push(name);
                 tally.drained += usize::from(brief.is_some_and(|b| b.drained));
             }
+            Some((reason, _)) => tally.refused.entry(reason).or_insert_with(|| (0, std::mem::take(&mut words))).0 += 1,
         }
     }
     tally
+}
+
+/// The announcers that could announce a Service: BGP, and those that have an Advertisement.
+fn announcers(config: &Config) -> Vec<Arc<str>> {
+    let others = config.announcers.iter().filter(|(_, class)| !class.advertisements.is_empty());
+    std::iter::once(BGP.into()).chain(others.map(|(name, _)| name.clone())).collect()
 }
 
 /// The decision on the address that is worst off.
@@ -182,7 +201,7 @@ pub fn depends_on_nodes(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ferrocast_core::config::{BgpAdvertisement, IpRange, Pool};
+    use ferrocast_core::config::{Advertisement, IpRange, Pool};
     use std::net::IpAddr;
 
     fn ip(text: &str) -> IpAddr {
@@ -201,7 +220,7 @@ mod tests {
             allocation: None,
             policy: None,
         };
-        let everything = BgpAdvertisement {
+        let everything = Advertisement {
             name: "all".into(),
             aggregation_length_v4: 32,
             aggregation_length_v6: 128,
@@ -212,6 +231,7 @@ mod tests {
             node_selectors: Vec::new(),
             peers: Default::default(),
             service_selectors: Vec::new(),
+            parameters: None,
         };
         let config = Config {
             pools: [("p".into(), Arc::new(pool))].into(),
@@ -223,7 +243,7 @@ mod tests {
             (Arc::from(*name), Arc::new(Node { name: (*name).into(), labels, ..Node::default() }))
         };
         let speaker = |(name, connected, drained): &(&str, bool, bool)| {
-            (Arc::from(*name), SpeakerBrief { connected: *connected, drained: *drained })
+            (Arc::from(*name), SpeakerBrief { connected: *connected, drained: *drained, ..SpeakerBrief::default() })
         };
         Circumstances {
             class: None,

@@ -52,7 +52,7 @@ pub(super) fn merge(subject: &Subject, answers: Answers) -> Explanation {
     }
     merged.services = services.into_values().collect();
     for service in &mut merged.services {
-        service.nodes.sort_by(|a, b| (a.address, &a.node).cmp(&(b.address, &b.node)));
+        service.nodes.sort_by(|a, b| (a.address, &a.node, &a.announcer).cmp(&(b.address, &b.node, &b.announcer)));
     }
     merged.sessions.sort_by(|a, b| (&a.node, &a.peer).cmp(&(&b.node, &b.peer)));
     if merged.facts.is_empty() {

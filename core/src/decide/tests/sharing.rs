@@ -106,14 +106,14 @@ const SHARING: &[SharingCase] = &[
         "a sharer that nobody advertises has no node in common: the older decides",
         &[("d/a", CLUSTER, 1, &["n1"], "x"), ("d/b", CLUSTER, 2, &["n1"], "y")],
         true,
-        |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
         [YES, YES],
     ),
     (
         "a sharer that nobody advertises, and is older",
         &[("d/a", CLUSTER, 3, &["n1"], "x"), ("d/b", CLUSTER, 2, &["n1"], "y")],
         true,
-        |s| s.adverts([BgpAdvertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
+        |s| s.adverts([Advertisement { service_selectors: vec![selector("app", "x")], ..advert("a") }]),
         [(Reason::SharedNoCommonNode, Some("d/b")); 2],
     ),
     (
@@ -122,8 +122,8 @@ const SHARING: &[SharingCase] = &[
         true,
         |s| {
             let (app, rack) = (|v| vec![selector("app", v)], |v| vec![selector("rack", v)]);
-            let one = BgpAdvertisement { service_selectors: app("x"), ..advert("a") };
-            let other = BgpAdvertisement { service_selectors: app("y"), node_selectors: rack("z"), ..advert("b") };
+            let one = Advertisement { service_selectors: app("x"), ..advert("a") };
+            let other = Advertisement { service_selectors: app("y"), node_selectors: rack("z"), ..advert("b") };
             s.adverts([one, other]);
         },
         [(Reason::NoMatchingAdvertisement, Some("d/b")); 2],
