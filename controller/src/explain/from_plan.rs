@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 
 use ferrocast_core::{
-    config::{Severity, any_selector_matches},
+    config::{BGP, Severity, any_selector_matches},
     decide::{AddressDecision, DesiredBuilder, Reason},
     model::{Service, ServiceKey},
 };

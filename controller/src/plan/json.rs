@@ -8,7 +8,7 @@ use std::{
 use ferrocast_bgp::Told;
 use ferrocast_core::{
     announce::{Community, ExtendedCommunity},
-    config::{Problem, Severity},
+    config::{BGP, Problem, Severity},
     decide::{AddressDecision, Reason, prefix_of},
     model::{IpFamily, Service},
 };
@@ -22,8 +22,6 @@ use super::{
 
 /// Version of the format: fields are only added within a version.
 const VERSION: u32 = 1;
-/// The announcer of BGPAdvertisements.
-const BGP: &str = "bgp";
 
 #[derive(Serialize)]
 struct ServiceRow<'a> {

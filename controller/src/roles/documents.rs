@@ -1,6 +1,4 @@
 //! What a speaker shows over HTTP.
-use std::sync::Arc;
-
 use ferrocast_core::{decide::Reason, model::ServiceKey};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
