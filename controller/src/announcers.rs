@@ -1,15 +1,20 @@
 //! Which announcers there are: the one place where they are registered.
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+use anyhow::ensure;
 use ferrocast_bgp::PeerSet;
 use ferrocast_core::{
-    announce::{Entry, Observed},
-    config::{BGP, Config},
+    actor::Supervisor,
+    announce::{Announcer, Election, Entry, Observed},
+    config::{BGP, Config, RESERVED_ANNOUNCERS},
     model::Node,
 };
 use serde_json::json;
 
-use crate::{cluster::metallb::peers_of, decider::Configure};
+use crate::{
+    cluster::metallb::peers_of,
+    decider::{Announcers, Configure},
+};
 
 /// An announcer besides BGP, as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +54,42 @@ impl Standing {
     #[must_use]
     pub fn works(&self) -> bool {
         self.problem.is_empty()
+    }
+}
+
+/// Makes an announcer that is part of this process; what it runs, it spawns there.
+pub type MakeAnnouncer = Box<dyn FnOnce(&mut Supervisor) -> Arc<dyn Announcer> + Send>;
+
+/// Announcers that a custom binary brings, besides BGP.
+#[derive(Default)]
+pub struct OwnAnnouncers(Vec<MakeAnnouncer>);
+
+impl OwnAnnouncers {
+    /// With another one. It serves the Advertisements of the AnnouncerClass that has its name.
+    #[must_use]
+    pub fn with(mut self, make: impl FnOnce(&mut Supervisor) -> Arc<dyn Announcer> + Send + 'static) -> Self {
+        self.0.push(Box::new(make));
+        self
+    }
+
+    /// Makes them.
+    ///
+    /// # Errors
+    /// A name is reserved or given twice, or an announcer needs an election, which is not served yet.
+    pub(crate) fn make(self, supervisor: &mut Supervisor) -> anyhow::Result<Announcers> {
+        let mut all = Announcers::new();
+        for make in self.0 {
+            let announcer = make(supervisor);
+            let name: Arc<str> = announcer.name().into();
+            ensure!(!RESERVED_ANNOUNCERS.contains(&&*name), "announcer {name:?}: this name is reserved");
+            let election = announcer.capabilities().election;
+            ensure!(
+                election == Election::None,
+                "announcer {name:?} needs an election ({election:?}), which is not served yet: it comes with layer 2"
+            );
+            ensure!(all.insert(name.clone(), announcer).is_none(), "two announcers have the name {name:?}");
+        }
+        Ok(all)
     }
 }
 

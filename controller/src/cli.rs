@@ -185,6 +185,16 @@ pub struct SpeakerArgs {
     /// certificate. Without it nothing listens.
     #[arg(long, value_name = "ADDR:PORT", requires = "pod_namespace")]
     pub explain: Option<SocketAddr>,
+    /// Directory in which announcer plugins listen, each on the Unix socket NAME.sock, where NAME is that of its AnnouncerClass.
+    /// Only its owner may write there: this user, or root. Without it, no plugin is dialled.
+    #[arg(long, value_name = "DIR")]
+    pub plugin_dir: Option<PathBuf>,
+    /// User that a plugin may run as; may be repeated. Without it: root, and the speaker's own.
+    #[arg(long, value_name = "UID", requires = "plugin_dir")]
+    pub plugin_uids: Vec<u32>,
+    /// How long a plugin is asked to keep what it announces while there is no speaker; then it withdraws.
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = duration)]
+    pub plugin_orphan_hold: Duration,
     /// Where to serve /metrics, /healthz and /readyz, and, to loopback only, /v1/….
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:9130")]
     pub http: SocketAddr,

@@ -12,6 +12,7 @@ pub mod in_force;
 pub mod manifests;
 pub mod migrate;
 pub mod plan;
+pub mod plugins;
 pub mod records;
 pub mod roles;
 pub mod sandbox;
@@ -21,6 +22,8 @@ pub mod validate;
 pub mod webhook;
 
 use std::{io::IsTerminal as _, process::ExitCode};
+
+pub use announcers::OwnAnnouncers;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
@@ -36,13 +39,19 @@ const HANDLED: &str = "kube_client=off,kube_runtime=off";
 /// Parses the command line, runs what it says, returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(OwnAnnouncers::default())
+}
+
+/// [`main`] of a custom binary, whose speaker has announcers of its own besides BGP.
+#[must_use]
+pub fn main_with(announcers: OwnAnnouncers) -> ExitCode {
     let cli = Cli::parse();
     let quiet = matches!(
         cli.command,
         Command::Sandbox(_) | Command::Plan(_) | Command::Validate(_) | Command::Explain(_) | Command::Migrate(_)
     );
     init_logging(cli.log_format, if quiet { "error" } else { "info" });
-    match run(cli.command) {
+    match run(cli.command, announcers) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ferrocast: {error:#}");
@@ -62,7 +71,7 @@ fn init_logging(format: LogFormat, default: &str) {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command, announcers: OwnAnnouncers) -> anyhow::Result<ExitCode> {
     match &command {
         Command::Crds { group } => {
             print!("{}", crds_yaml((*group).map(Group::name))?);
@@ -84,7 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match command {
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
-            Command::Speaker(args) => roles::speaker::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Speaker(args) => roles::speaker::run(args, announcers).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Plan(args) => plan::run(args).await,
             Command::Explain(args) => explain::run(args).await,

@@ -160,7 +160,8 @@ pub fn namespace(name: &str) -> Value {
 pub fn config(namespace: &str, kind: &str, name: &str, spec: Value) -> Value {
     let version = match kind {
         "BGPPeer" => "metallb.io/v1beta2",
-        "AddressReservation" | "BGPPeerPolicy" | "PoolPolicy" | "SpeakerStatus" => "ferrocast.io/v1alpha1",
+        "AddressReservation" | "Advertisement" | "AnnouncerClass" | "BGPPeerPolicy" | "PoolPolicy"
+        | "SpeakerStatus" => "ferrocast.io/v1alpha1",
         _ => "metallb.io/v1beta1",
     };
     json!({

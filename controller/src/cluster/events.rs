@@ -58,6 +58,14 @@ impl Regarding {
         Self { api_version: "v1".into(), kind: "Service", namespace, name, uid: service.uid.clone() }
     }
 
+    /// About the AnnouncerClass of this name. Which object of that name is not said: a speaker does not keep that.
+    #[must_use]
+    pub fn announcer_class(namespace: &Arc<str>, name: &Arc<str>) -> Self {
+        let kind = Kind::AnnouncerClass;
+        let (namespace, name, uid) = (namespace.clone(), name.clone(), "".into());
+        Self { api_version: kind.api_version().into(), kind: kind.name(), namespace, name, uid }
+    }
+
     /// About a configuration object.
     #[must_use]
     pub fn resource(meta: &Meta, namespace: &Arc<str>) -> Self {

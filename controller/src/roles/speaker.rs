@@ -1,10 +1,12 @@
 //! `ferrocast speaker`.
 use std::{
+    num::NonZeroU64,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use anyhow::Context as _;
 use ferrocast_bgp::{BgpAnnouncer, Kernel, PeerSet, Tuning};
 use ferrocast_core::{
     actor::{RestartPolicy, Supervisor, chain},
@@ -12,6 +14,7 @@ use ferrocast_core::{
     config::BGP,
     view::{ClusterView, ViewWriter},
 };
+use ferrocast_plugin_remote::{RemoteSettings, check_dir};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -23,13 +26,13 @@ use super::{
     sessions::{routes_document, sessions_document},
 };
 use crate::{
-    announcers::{self, Standings},
+    announcers::{self, OwnAnnouncers},
     cli::SpeakerArgs,
     cluster::{
         client,
         configuration_state::{Component, StateWriter},
         configurator::{Configurator, Reporter},
-        events::EventWriter,
+        events::{EventQueue, EventWriter},
         feeds::{EndpointsFeed, NodeFeed, ServiceFeed},
         metallb::Part,
         service_status::ServiceStatusWriter,
@@ -47,6 +50,7 @@ use crate::{
         },
     },
     http::{Admin, Pages, install_metrics},
+    plugins::{HostInputs, PluginHost, plugin_uids},
     state::{self, LoadError, Saved, StateKeeper},
     tls::{keeper::ServedFeed, listener::Serving},
 };
@@ -55,7 +59,7 @@ use crate::{
 ///
 /// # Errors
 /// No API server to talk to, or the escalation.
-pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
+pub async fn run(args: SpeakerArgs, more: OwnAnnouncers) -> anyhow::Result<()> {
     let metrics = install_metrics()?;
     let client = client::connect(args.cluster.kubeconfig.as_deref()).await?;
     let node = args.node_name.clone();
@@ -69,13 +73,20 @@ pub async fn run(args: SpeakerArgs) -> anyhow::Result<()> {
     let mut announcing = Supervisor::default();
     let (peers, peers_reader) = watch::channel(Arc::new(PeerSet::default()));
     let bgp = BgpAnnouncer::start(&mut announcing, peers, tuning);
-    let own: Announcers = [(BGP.into(), bgp.clone() as Arc<dyn Announcer>)].into();
-    let (_announcers, announcers) = watch::channel(Arc::new(own));
-    let (_standings, standings) = watch::channel(Arc::<Standings>::default());
+    let mut own: Announcers = [(BGP.into(), bgp.clone() as Arc<dyn Announcer>)].into();
+    own.extend(more.make(&mut announcing)?);
 
     let mut workers = Supervisor::default();
     // A speaker has one epoch for ever; a watcher takes the end of its sender for a reason to stop.
-    let (view, reader, epoch) = watch(&mut workers, &client, &args);
+    let (view, reader, epoch, events) = watch(&mut workers, &client, &args);
+    let host = HostInputs {
+        view: reader.clone(),
+        own,
+        remote: remote_settings(&args)?,
+        events: Some((events, args.cluster.namespace.as_str().into())),
+    };
+    let (host, announcers, standings) = PluginHost::new(host);
+    announcing.spawn(host, RestartPolicy::EXPENDABLE);
     let drained = Arc::new(watch::Sender::new(false));
     let on_node = (Part::Speaker, Some(&*node));
     let metallb = watch_metallb(&mut workers, &client, &args.cluster, on_node, &epoch.subscribe());
@@ -169,6 +180,21 @@ fn serve_explain(
     workers.spawn(server, RestartPolicy::EXPENDABLE);
 }
 
+/// How plugins are reached; `None`: they are not.
+fn remote_settings(args: &SpeakerArgs) -> anyhow::Result<Option<RemoteSettings>> {
+    let Some(dir) = &args.plugin_dir else { return Ok(None) };
+    check_dir(dir).with_context(|| format!("--plugin-dir {}", dir.display()))?;
+    Ok(Some(RemoteSettings {
+        dir: dir.clone(),
+        uids: plugin_uids(&args.plugin_uids),
+        node: args.node_name.clone(),
+        epoch: NonZeroU64::new(fastrand::u64(..)).unwrap_or(NonZeroU64::MIN),
+        orphan_hold_s: u32::try_from(args.plugin_orphan_hold.as_secs()).unwrap_or(u32::MAX),
+        host_version: env!("CARGO_PKG_VERSION"),
+        protocol: None,
+    }))
+}
+
 /// What was announced before a restart, if it is to be had.
 fn load_state(dir: &Path, node: &str) -> Option<Saved> {
     match state::load(dir, node, SystemTime::now()) {
@@ -220,12 +246,13 @@ async fn say_good_bye(announcers: &Announcers, how: Shutdown, announced: &Decisi
     futures::future::join_all(announcers.values().map(|announcer| announcer.shutdown(how, SHUTDOWN_MAX))).await;
 }
 
-/// Starts the watchers and what compiles the configuration; returns the view, its reader, and what numbers the lists.
+/// Starts the watchers and what compiles the configuration; returns the view, its reader, what numbers the lists, and where Events
+/// go.
 fn watch(
     workers: &mut Supervisor,
     client: &Client,
     args: &SpeakerArgs,
-) -> (ViewWriter, watch::Receiver<ClusterView>, watch::Sender<u64>) {
+) -> (ViewWriter, watch::Receiver<ClusterView>, watch::Sender<u64>, EventQueue) {
     let (view, reader) = ViewWriter::new(SPEAKER_SOURCES);
     let (epoch_sender, epoch) = watch::channel(1);
     let vital = RestartPolicy::VITAL;
@@ -244,11 +271,12 @@ fn watch(
     workers.spawn(events, RestartPolicy::EXPENDABLE);
     let stored = watch_record(workers, client, &args.cluster, &epoch);
     let (found, found_reader) = watch::channel(None);
-    workers.spawn(Configurator::new(draft, stored, view.clone(), found, Reporter::Speaker(queue)), vital);
+    let reporter = Reporter::Speaker(queue.clone());
+    workers.spawn(Configurator::new(draft, stored, view.clone(), found, reporter), vital);
     let component = Component::Speaker(args.node_name.to_string());
     let state = StateWriter::new(client.clone(), args.cluster.namespace.clone(), component, found_reader);
     workers.spawn(state, RestartPolicy::EXPENDABLE);
-    (view, reader, epoch_sender)
+    (view, reader, epoch_sender, queue)
 }
 
 fn pages(

@@ -84,7 +84,8 @@ fn api_version(kind: &str) -> &'static str {
         "Service" | "Node" | "Namespace" | "Secret" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         "BGPPeer" => "metallb.io/v1beta2",
-        "PoolPolicy" | "AddressReservation" | "BGPPeerPolicy" | "SpeakerStatus" => "ferrocast.io/v1alpha1",
+        "PoolPolicy" | "AddressReservation" | "Advertisement" | "AnnouncerClass" | "BGPPeerPolicy"
+        | "SpeakerStatus" => "ferrocast.io/v1alpha1",
         _ => "metallb.io/v1beta1",
     }
 }

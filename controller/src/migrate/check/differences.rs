@@ -146,7 +146,10 @@ pub fn objects(objects: &Objects, world: &World) -> Vec<ObjectRow> {
 }
 
 fn is_own((kind, ..): &ConfigKey) -> bool {
-    matches!(&**kind, "BGPPeerPolicy" | "PoolPolicy" | "AddressReservation" | "SpeakerStatus")
+    matches!(
+        &**kind,
+        "BGPPeerPolicy" | "PoolPolicy" | "AddressReservation" | "Advertisement" | "AnnouncerClass" | "SpeakerStatus"
+    )
 }
 
 /// The difference behind something that validation found.
