@@ -266,6 +266,11 @@ pub const APPLY_MAX: Duration = Duration::from_millis(100);
 /// How long an announcer may take to say good-bye; below the usual grace period of a Pod (30 s) with the drain before it.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
+/// The lowest number of the plugin protocol that this version speaks; the crate of the protocol has the same.
+pub const PROTOCOL_MIN: u32 = 1;
+/// The highest.
+pub const PROTOCOL_MAX: u32 = 1;
+
 /// Makes a node's desired announcements true on the network.
 ///
 /// The contract, beside what each method says:

@@ -3,12 +3,14 @@ use std::sync::Arc;
 
 use ferrocast_core::{
     config::{
-        BfdProfileSpec, BgpAdvertisementSpec, BgpPeerSpec, Builder, CommunitySpec, InForce, L2AdvertisementSpec, Meta,
-        PoolPolicySpec, PoolSpec, RULES, RawSelector, ReservationSpec, Resource, Resources, Severity, Spec, build,
+        AdvertisementSpec, AnnouncerClassSpec, BfdProfileSpec, BgpAdvertisementSpec, BgpPeerSpec, Builder,
+        CommunitySpec, InForce, L2AdvertisementSpec, Meta, PoolPolicySpec, PoolSpec, RULES, RawSelector,
+        ReservationSpec, Resource, Resources, Severity, Spec, build,
     },
     model::ObjectKey,
 };
 use proptest::{collection::vec, option, prelude::*};
+use serde_json::Value;
 
 /// Text that is often nearly right.
 fn any_text() -> impl Strategy<Value = String> {
@@ -117,6 +119,70 @@ fn any_reservation() -> impl Strategy<Value = Spec> {
     )
 }
 
+/// JSON that is often nearly a schema, or parameters for one.
+fn any_json() -> impl Strategy<Value = Value> {
+    let words = ["object", "array", "string", "integer", "a", "b"];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..9).prop_map(Value::from),
+        proptest::sample::select(words.to_vec()).prop_map(Value::from),
+        any_text().prop_map(Value::from),
+    ];
+    let keys = [
+        "type",
+        "properties",
+        "items",
+        "required",
+        "enum",
+        "anyOf",
+        "not",
+        "additionalProperties",
+        "minimum",
+        "exclusiveMinimum",
+        "pattern",
+        "nullable",
+        "x-kubernetes-int-or-string",
+        "$ref",
+        "a",
+        "b",
+    ];
+    leaf.prop_recursive(5, 40, 5, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            vec((proptest::sample::select(keys.to_vec()), inner), 0..5).prop_map(|fields| {
+                fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+            }),
+        ]
+    })
+}
+
+fn any_class() -> impl Strategy<Value = Spec> {
+    let schema = prop_oneof![
+        1 => any_json(),
+        3 => any_json().prop_map(|a| serde_json::json!({"type": "object", "properties": {"a": a, "b": {"type": "string"}}})),
+    ];
+    (option::of(schema), option::of((0i64..3, 0i64..3)), option::of(any_json())).prop_map(
+        |(parameters_schema, protocol, configuration)| {
+            Spec::AnnouncerClass(AnnouncerClassSpec { parameters_schema, protocol, configuration, capabilities: None })
+        },
+    )
+}
+
+fn any_advertisement() -> impl Strategy<Value = Spec> {
+    (any_name(), any_number(), vec(any_name(), 0..3), option::of(any_json())).prop_map(
+        |(announcer, aggregation_length, targets, parameters)| {
+            Spec::Advertisement(AdvertisementSpec {
+                announcer,
+                aggregation_length,
+                targets,
+                parameters,
+                ..AdvertisementSpec::default()
+            })
+        },
+    )
+}
+
 fn any_object() -> impl Strategy<Value = (&'static str, Spec)> {
     let pool = vec(any_text(), 0..5).prop_map(|addresses| Spec::Pool(PoolSpec { addresses, ..PoolSpec::default() }));
     let community = vec((any_text(), any_text()), 0..3).prop_map(|c| Spec::Community(CommunitySpec { communities: c }));
@@ -134,6 +200,8 @@ fn any_object() -> impl Strategy<Value = (&'static str, Spec)> {
         3 => pool.prop_map(|spec| ("IPAddressPool", spec)),
         2 => any_peer().prop_map(|spec| ("BGPPeer", spec)),
         2 => any_advert().prop_map(|spec| ("BGPAdvertisement", spec)),
+        2 => any_class().prop_map(|spec| ("AnnouncerClass", spec)),
+        2 => any_advertisement().prop_map(|spec| ("Advertisement", spec)),
         1 => community.prop_map(|spec| ("Community", spec)),
     ]
 }

@@ -12,12 +12,16 @@ use super::{
 };
 use crate::model::{IpFamily, LabelSelector, ObjectKey};
 
+/// The field with the length of IPv4 prefixes.
+pub(super) const LENGTH_V4_AT: &str = "spec.aggregationLength";
+/// The field with the length of IPv6 prefixes.
+pub(super) const LENGTH_V6_AT: &str = "spec.aggregationLengthV6";
 /// A host route of IPv4.
-const LENGTH_V4_MAX: u8 = 32;
+pub(super) const LENGTH_V4_MAX: u8 = 32;
 /// Weights of preferred nodes, as in MetalLB's CRD.
 const PREFERENCE_WEIGHT: (i64, i64) = (1, 100);
 /// A host route of IPv6.
-const LENGTH_V6_MAX: u8 = 128;
+pub(super) const LENGTH_V6_MAX: u8 = 128;
 
 /// Checks everything about an advertisement but its relation to pools and other advertisements.
 pub(super) fn check(
@@ -26,10 +30,8 @@ pub(super) fn check(
     aliases: &Aliases,
     report: &mut Report,
 ) -> Option<Arc<Advertisement>> {
-    let v4_at = "spec.aggregationLength";
-    let v6_at = "spec.aggregationLengthV6";
-    let v4 = integer(report, v4_at, spec.aggregation_length, (1, LENGTH_V4_MAX.into()), "aggregation length");
-    let v6 = integer(report, v6_at, spec.aggregation_length_v6, (0, LENGTH_V6_MAX.into()), "aggregation length");
+    let written = (spec.aggregation_length, spec.aggregation_length_v6);
+    let (aggregation_length_v4, aggregation_length_v6) = lengths(written, &spec.service_selectors, report);
     let local_pref: Option<u32> =
         integer(report, "spec.localPref", spec.local_pref, (0, u32::MAX.into()), "local preference");
     let mut communities = BTreeSet::new();
@@ -42,8 +44,8 @@ pub(super) fn check(
     }
     let advertisement = Advertisement {
         name: meta.key.name.clone(),
-        aggregation_length_v4: v4.unwrap_or(LENGTH_V4_MAX),
-        aggregation_length_v6: v6.unwrap_or(LENGTH_V6_MAX),
+        aggregation_length_v4,
+        aggregation_length_v6,
         local_pref: local_pref.filter(|p| *p != 0),
         communities,
         pools: names(report, "spec.ipAddressPools", "pool", &spec.ip_address_pools),
@@ -53,19 +55,25 @@ pub(super) fn check(
         service_selectors: selectors(report, "spec.serviceSelectors", &spec.service_selectors),
         parameters: None,
     };
-    if !spec.service_selectors.is_empty() {
-        for (at, length, host) in [
-            (v4_at, advertisement.aggregation_length_v4, LENGTH_V4_MAX),
-            (v6_at, advertisement.aggregation_length_v6, LENGTH_V6_MAX),
-        ] {
-            if length != host {
-                let message = "cannot be used together with serviceSelectors";
-                let suggestion = format!("leave it out or write {host}");
-                report.error("aggregationWithServiceSelectors", at, length, message, suggestion);
-            }
-        }
-    }
     (!report.has_error()).then(|| Arc::new(advertisement))
+}
+
+/// Reads `aggregationLength` and `aggregationLengthV6`; serviceSelectors allow no aggregation.
+pub(super) fn lengths(
+    (v4, v6): (Option<i64>, Option<i64>),
+    service_selectors: &[RawSelector],
+    report: &mut Report,
+) -> (u8, u8) {
+    let mut length = |at, written, shortest, host: u8| {
+        let read = integer(report, at, written, (shortest, host.into()), "aggregation length").unwrap_or(host);
+        if !service_selectors.is_empty() && read != host {
+            let message = "cannot be used together with serviceSelectors";
+            let suggestion = format!("leave it out or write {host}");
+            report.error("aggregationWithServiceSelectors", at, read, message, suggestion);
+        }
+        read
+    };
+    (length(LENGTH_V4_AT, v4, 1, LENGTH_V4_MAX), length(LENGTH_V6_AT, v6, 0, LENGTH_V6_MAX))
 }
 
 /// Selectors for pools that match none: legal, since one may come later.
@@ -91,8 +99,8 @@ pub(super) fn check_aggregation(advertisement: &Advertisement, config: &Config, 
             let shortest = shortest_prefix(*range);
             if length < shortest {
                 let field = match family {
-                    IpFamily::V4 => "spec.aggregationLength",
-                    IpFamily::V6 => "spec.aggregationLengthV6",
+                    IpFamily::V4 => LENGTH_V4_AT,
+                    IpFamily::V6 => LENGTH_V6_AT,
                 };
                 let message = format!(
                     "invalid aggregation length {length}: prefix {shortest} in pool {:?} is more \

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use super::{
-    Config, InForce, Problem, Resource, Resources, Severity, Spec, advert, bfd,
+    Config, InForce, Problem, Resource, Resources, Severity, Spec, advert, advertisement, announcer, bfd,
     check::Report,
     community::{self, Aliases},
     loss,
@@ -48,6 +48,8 @@ impl Builder {
         let profiles = pass.profiles(&mut self.last_valid);
         pass.peers(&mut self.last_valid, &profiles);
         pass.advertisements(&mut self.last_valid, &aliases);
+        pass.announcers(&mut self.last_valid);
+        pass.announcer_advertisements(&mut self.last_valid);
         pass.policies(&mut self.last_valid);
         pass.other_kinds();
         let mut config = pass.config;
@@ -304,6 +306,61 @@ impl<'a> Pass<'a> {
         }
     }
 
+    fn announcers(&mut self, past: &mut LastValid) {
+        for object in self.of_kind("AnnouncerClass") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let known = past.classes.get(name).and_then(|class| class.schema.clone());
+            let read = match &object.spec {
+                Some(Spec::AnnouncerClass(spec)) => announcer::check(&object.meta, spec, known, &mut report),
+                _ => None,
+            };
+            let kept = read.is_none() && past.classes.contains_key(name);
+            if let Some(draft) = read {
+                past.classes.insert(name.clone(), draft);
+                past.remember(object);
+            }
+            if let Some(draft) = past.classes.get(name) {
+                self.config.announcers.insert(name.clone(), Arc::new(draft.class.clone()));
+            }
+            self.file(report, kept);
+        }
+    }
+
+    /// Advertisements for announcers that are not BGP.
+    fn announcer_advertisements(&mut self, past: &mut LastValid) {
+        for object in self.of_kind("Advertisement") {
+            let name = &object.meta.key.name;
+            let mut report = report_on(object);
+            let mut draft = None;
+            if let Some(Spec::Advertisement(spec)) = &object.spec {
+                draft = advertisement::check(&object.meta, spec, &mut report);
+                advertisement::check_class(
+                    spec,
+                    past.classes.get(spec.announcer.as_str()),
+                    self.resources,
+                    &mut report,
+                );
+                if let Some(draft) = &draft {
+                    draft.check_pools(spec, &self.config, &mut report);
+                }
+                self.warn_unknown_names(&spec.ip_address_pools, &[], &mut report);
+                advert::warn_no_pool(&spec.ip_address_pool_selectors, &self.config, &mut report);
+            }
+            let mut kept = false;
+            if let Some(draft) = draft.filter(|_| !report.has_error()) {
+                draft.admit(&mut self.config);
+                past.announcer_advertisements.insert(name.clone(), draft);
+                past.remember(object);
+            } else if let Some(draft) = past.announcer_advertisements.get(name) {
+                let mut conflicts = Report::new(&object.meta.key);
+                draft.check_conflicts(&self.config, &mut conflicts);
+                kept = !conflicts.has_error() && draft.admit(&mut self.config);
+            }
+            self.file(report, kept);
+        }
+    }
+
     fn policies(&mut self, past: &mut LastValid) {
         let objects = self.of_kind("BGPPeerPolicy");
         for object in &objects {
@@ -361,7 +418,7 @@ impl<'a> Pass<'a> {
             match (object.meta.key.kind, &object.spec) {
                 (
                     "IPAddressPool" | "BGPPeer" | "BGPAdvertisement" | "Community" | "BFDProfile" | "BGPPeerPolicy"
-                    | "PoolPolicy" | "AddressReservation",
+                    | "PoolPolicy" | "AddressReservation" | "AnnouncerClass" | "Advertisement",
                     _,
                 ) => {}
                 (_, Some(Spec::L2Advertisement(spec))) => {

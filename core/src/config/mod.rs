@@ -4,13 +4,16 @@
 //! one in force, and an object that became invalid keeps its last valid version for as long as this process knows it.
 
 mod advert;
+mod advertisement;
 mod allows;
+mod announcer;
 mod bfd;
 mod build;
 mod check;
 mod community;
 mod duration;
 mod in_force;
+mod json;
 mod loss;
 mod past;
 mod peer;
@@ -22,6 +25,7 @@ mod problem;
 mod ranges;
 mod reservation;
 mod rules;
+mod schema;
 mod spec;
 mod surroundings;
 mod terms;

@@ -2,7 +2,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Advertisement, BfdProfile, Config, InForce, Password, Resource, Resources, Spec, advert, bfd,
+    Advertisement, BfdProfile, Config, InForce, Password, Resource, Resources, Spec, advert,
+    advertisement::{self, AdvertisementDraft},
+    announcer::{self, ClassDraft},
+    bfd,
     check::Report,
     community::{self, Aliases},
     in_force::{IN_FORCE_VERSION, KeptObject, KeptPool, plain_labels},
@@ -35,6 +38,9 @@ pub(super) struct LastValid {
     pub(super) keys: BTreeMap<Arc<str>, LastKeys>,
     pub(super) pool_policies: BTreeMap<Arc<str>, PoolPolicyDraft>,
     pub(super) reservations: BTreeMap<Arc<str>, ReservationDraft>,
+    pub(super) classes: BTreeMap<Arc<str>, ClassDraft>,
+    /// Those for announcers that are not BGP.
+    pub(super) announcer_advertisements: BTreeMap<Arc<str>, AdvertisementDraft>,
 }
 
 impl LastValid {
@@ -72,6 +78,8 @@ impl LastValid {
             }
             "PoolPolicy" => drop(self.pool_policies.remove(name)),
             "AddressReservation" => drop(self.reservations.remove(name)),
+            "AnnouncerClass" => drop(self.classes.remove(name)),
+            "Advertisement" => drop(self.announcer_advertisements.remove(name)),
             _ => {}
         }
         self.sources.remove(key);
@@ -185,7 +193,14 @@ impl LastValid {
             Spec::Reservation(spec) => {
                 self.reservations.insert(name, reservation::check(spec, &mut unheard)?);
             }
-            Spec::L2Advertisement(_) | Spec::Advertisement(_) | Spec::AnnouncerClass(_) => return None,
+            Spec::AnnouncerClass(spec) => {
+                self.classes.insert(name, announcer::check(meta, spec, None, &mut unheard)?);
+            }
+            Spec::Advertisement(spec) => {
+                // By the schema of its class it was valid then.
+                self.announcer_advertisements.insert(name, advertisement::check(meta, spec, &mut unheard)?);
+            }
+            Spec::L2Advertisement(_) => return None,
         }
         Some(())
     }

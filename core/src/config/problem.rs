@@ -46,11 +46,11 @@ impl Problem {
         }
     }
 
-    /// Is it of what is missing now and may come later: a Secret, a BFDProfile, an alias? An object is not refused for that when it is
+    /// Is it of what is missing now and may come later: a Secret, a BFDProfile, an alias, an AnnouncerClass? An object is not refused for that when it is
     /// written, since nothing says in which order a set of manifests arrives.
     #[must_use]
     pub fn may_mend_itself(&self) -> bool {
-        matches!(self.rule, "secretUnusable" | "bfdProfileMissing" | "communityUnknown")
+        matches!(self.rule, "secretUnusable" | "bfdProfileMissing" | "communityUnknown" | "announcerUnknown")
     }
 }
 

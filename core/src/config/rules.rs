@@ -15,6 +15,7 @@ pub const RULES: &[(&str, &str)] = &[
     ("nameInvalid", "namespace and name of a Service are names"),
     ("duplicate", "nothing is in one list twice"),
     ("listTooLong", "a list has at most so many entries"),
+    ("tooLarge", "a JSON document has at most so many octets and levels"),
     ("selectorInvalid", "a label selector is one"),
     ("familyInvalid", "a family is IPv4 or IPv6"),
     ("deprecatedField", "fields that do nothing any more are left out"),
@@ -93,4 +94,13 @@ pub const RULES: &[(&str, &str)] = &[
     // AddressReservation.
     ("reservationOverlap", "no two AddressReservations have one address"),
     ("countBeyondPool", "a reservation asks for no more than the pool has"),
+    // AnnouncerClass, Advertisement.
+    ("announcerNameInvalid", "names of announcers are DNS labels"),
+    ("announcerReserved", "bgp, layer2 and steering are Ferrocast's own announcers"),
+    ("announcerUnknown", "an AnnouncerClass that is named exists and is valid"),
+    ("schemaInvalid", "parametersSchema is an OpenAPI v3 structural schema of type object"),
+    ("protocolUnsupported", "the plugin speaks a number of the protocol that the speaker speaks"),
+    ("electionNotServed", "announcers need nobody elected"),
+    ("parametersInvalid", "parameters are as the schema of the AnnouncerClass asks for"),
+    ("capabilityMissing", "what is asked of an announcer its AnnouncerClass says that it can do"),
 ];

@@ -124,6 +124,10 @@ impl<'a> Seen<'a> {
                     self.local_preferences(advertisement, config, report);
                 }
             }
+            Some(Spec::Advertisement(spec)) => {
+                self.node_selectors("spec.nodeSelectors", &spec.node_selectors, report);
+                self.service_selectors("spec.serviceSelectors", &spec.service_selectors, report);
+            }
             Some(Spec::L2Advertisement(spec)) => {
                 self.node_selectors("spec.nodeSelectors", &spec.node_selectors, report);
                 self.service_selectors("spec.serviceSelectors", &spec.service_selectors, report);

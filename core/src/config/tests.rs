@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::ObjectKey;
 
+mod announcers;
 mod bfd;
 mod conflicts;
 mod losses;
@@ -61,6 +62,14 @@ impl World {
 
     fn reservation(self, name: &str, created_s: i64, spec: ReservationSpec) -> Self {
         self.with("AddressReservation", name, created_s, Some(Spec::Reservation(spec)))
+    }
+
+    fn class(self, name: &str, created_s: i64, spec: AnnouncerClassSpec) -> Self {
+        self.with("AnnouncerClass", name, created_s, Some(Spec::AnnouncerClass(spec)))
+    }
+
+    fn advertisement(self, name: &str, created_s: i64, spec: AdvertisementSpec) -> Self {
+        self.with("Advertisement", name, created_s, Some(Spec::Advertisement(spec)))
     }
 
     /// Changes the metadata of an object that is there.

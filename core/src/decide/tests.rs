@@ -387,3 +387,44 @@ fn every_reason_is_told_with_what_mattered() {
         assert_eq!(message(&s.decide().addresses[0], own, &[], &s.context), want);
     }
 }
+
+#[test]
+fn announcers_decide_independently_by_their_own_advertisements() {
+    let here =
+        Advertisement { peers: ["core".into()].into(), parameters: Some(r#"{"area":"0"}"#.into()), ..advert("own") };
+    let elsewhere = Advertisement { node_selectors: vec![selector("rack", "b")], ..advert("own") };
+    let yes = Reason::Announced;
+    for (bgp, bird, want) in [
+        (Some(&here), None, [yes, Reason::NotOwner]),
+        (None, Some(&here), [Reason::NotOwner, yes]),
+        (Some(&here), Some(&elsewhere), [yes, Reason::NotOwner]),
+        (Some(&here), Some(&here), [yes, yes]),
+        (None, None, [Reason::NotOwner, Reason::NotOwner]),
+    ] {
+        let by_name =
+            |of: Option<&Advertisement>| of.into_iter().map(|a| (a.name.clone(), Arc::new(a.clone()))).collect();
+        let mut situation = Situation::new();
+        let class = crate::config::AnnouncerClass {
+            name: "bird".into(),
+            advertisements: by_name(bird),
+            ..crate::config::AnnouncerClass::default()
+        };
+        situation.config().advertisements = by_name(bgp);
+        situation.config().announcers = [("bird".into(), Arc::new(class))].into();
+        for (announcer, want) in [BGP, "bird"].into_iter().zip(want) {
+            situation.context.announcer = announcer.into();
+            let decision = situation.decide();
+            assert_eq!(decision.addresses[0].reason, want, "{announcer}");
+            let mut builder = DesiredBuilder::default();
+            builder.set(&situation.service.key, Some(&decision));
+            let desired = builder.desired();
+            assert_eq!(desired.announcements.len(), usize::from(want == yes), "{announcer}");
+            for announcement in desired.announcements.values() {
+                let terms = &announcement.terms[0];
+                assert_eq!((&terms.targets, &terms.parameters), (&Some(here.peers.clone()), &here.parameters));
+            }
+        }
+        situation.context.announcer = "unknown".into();
+        assert_eq!(situation.decide().addresses[0].reason, Reason::NotOwner);
+    }
+}
