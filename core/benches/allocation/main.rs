@@ -59,6 +59,8 @@ struct Row {
 struct Cost {
     /// One allocation of many in a batch, while the pool is filled.
     filled_us: f64,
+    /// What of it is taking in, judging, giving (choosing an address and holding it) and reporting.
+    phases_us: [f64; 4],
     /// One allocation in a batch of its own at the end, with as many releases.
     alone_us: f64,
     /// Taking a configuration in that changes everything.
@@ -70,11 +72,15 @@ struct Cost {
 fn measure(row: &Row) -> Cost {
     let mut allocator = Allocator::new(None);
     drop(allocator.apply(vec![row.scene.change()], 0));
-    let (mut filling, mut octets) = (Duration::ZERO, 0);
+    let (mut filling, mut phases, mut octets) = (Duration::ZERO, [Duration::ZERO; 4], 0);
     for batch in batches(&row.scene, row.used, BATCH_LEN) {
         let (list, before, began) = (batch.capacity() * size_of::<Change>(), in_use(), ran());
-        drop(allocator.apply(batch, 0));
-        filling += ran() - began;
+        let mut ends = [began; 4];
+        drop(allocator.apply_in_phases(batch, 0, &mut |phase| ends[phase as usize] = ran()));
+        ends[3] = ran();
+        filling += ends[3] - began;
+        let begins = [began, ends[0], ends[1], ends[2]];
+        phases.iter_mut().zip(ends).zip(begins).for_each(|((time, end), begin)| *time += end - begin);
         octets += (in_use() + list).saturating_sub(before);
     }
     let usage = allocator.usage();
@@ -95,6 +101,7 @@ fn measure(row: &Row) -> Cost {
     let config = ran() - began;
     Cost {
         filled_us: micros(filling, row.used),
+        phases_us: phases.map(|time| micros(time, row.used)),
         alone_us: micros(alone, CHURN),
         config,
         octets_per_service: octets as f64 / f64::from(row.used),
@@ -130,17 +137,18 @@ fn main() {
     let used = asked.unwrap_or(if quick { QUICK_USED } else { USED });
     println!("Allocation at {used} Services with an address. Goal: {GOAL_US} µs per allocation, amortised.");
     println!(
-        "{:<46} {:>12} {:>18} {:>16} {:>14}",
-        "", "µs, in 1,000s", "µs, one by one", "octets/Service", "new config, ms"
+        "{:<46} {:>13} {:>26} {:>15} {:>15} {:>15}",
+        "", "µs, in 1,000s", "in, judge, give, tell", "µs, one by one", "octets/Service", "new config, ms"
     );
     let floor = floor::measure(used, BATCH_LEN);
-    println!("{:<46} {floor:>12.2}", "the floor: remembered and told, not decided");
+    println!("{:<46} {floor:>13.2}", "the floor: remembered and told, not decided");
     for row in rows(used).into_iter().filter(|row| only.is_none_or(|word| row.name.contains(&**word))) {
         let cost = measure(&row);
         println!(
-            "{:<46} {:>12.2} {:>18.2} {:>16.0} {:>14.0}",
+            "{:<46} {:>13.2} {:>26} {:>15.2} {:>15.0} {:>15.0}",
             row.name,
             cost.filled_us,
+            cost.phases_us.map(|us| format!("{us:.2}")).join(" "),
             cost.alone_us,
             cost.octets_per_service,
             cost.config.as_secs_f64() * 1e3
@@ -148,6 +156,9 @@ fn main() {
     }
     println!(
         "\"The floor\" puts Services and free addresses into hash maps and makes the outcomes; it knows no pools."
+    );
+    println!(
+        "\"In, judge, give, tell\": what of it is taking in, judging, giving (choosing an address and holding it), reporting."
     );
     println!(
         "\"One by one\": a Service goes and another comes, each in a batch of its own; both together are one allocation."

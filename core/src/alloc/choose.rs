@@ -311,7 +311,7 @@ impl Allocator {
     pub(super) fn choose_additional(&self, entry: &Entry, need: Need, request: &Request) -> Result<Choice, Refusal> {
         let nothing = || Refusal::new("allocated", String::new());
         let service = &*entry.service;
-        let ip = entry.ips.first().filter(|_| entry.held.is_empty()).ok_or_else(nothing)?;
+        let ip = entry.ips.first().filter(|_| entry.rare().held.is_empty()).ok_or_else(nothing)?;
         let pool =
             if request.pool.is_empty() { self.config.pool_of(*ip) } else { self.config.pools.get(&request.pool[..]) };
         let pool = pool.filter(|pool| self.allows(pool, service)).ok_or_else(nothing)?;

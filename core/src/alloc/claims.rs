@@ -75,6 +75,11 @@ impl Claims {
         self.of.remove(service);
     }
 
+    /// May no Service use any reservation?
+    pub(super) fn are_nobodys(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// What a Service may use, in order of name.
     pub(super) fn of(&self, service: &ServiceKey) -> &[usize] {
         if self.of.is_empty() {

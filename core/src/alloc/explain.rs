@@ -46,12 +46,12 @@ pub(super) fn considered(allocator: &Allocator, entry: &Entry) -> Vec<Considered
 
 /// What the Service has of a pool.
 fn own(entry: &Entry, state: &PoolState) -> Option<(&'static str, String)> {
-    let of_pool = entry.ips.iter().zip(&entry.pools).filter(|(_, pool)| pool.as_ref() == Some(&state.pool.name));
+    let of_pool = entry.ips.iter().zip(&*entry.pools).filter(|(_, pool)| pool.as_ref() == Some(&state.pool.name));
     let ips: Vec<_> = of_pool.map(|(ip, _)| *ip).collect();
     if ips.is_empty() {
         return None;
     }
-    let held = entry.held.iter().find(|(ip, _)| ips.contains(ip));
+    let held = entry.rare().held.iter().find(|(ip, _)| ips.contains(ip));
     Some(match held {
         Some((ip, why)) => ("held", format!("{ip} is held: {why}")),
         None => ("allocated", format!("gave {}", quoted(&ips))),

@@ -17,11 +17,14 @@ use crate::{
 impl Allocator {
     /// The Service, which may, holds `ip` from now on.
     pub(super) fn hold(&mut self, ip: IpAddr, service: &Service, batch: &mut Batch) {
-        if self.holdings.is_held_by(ip, &service.key) {
-            return;
+        match self.holdings.get(ip) {
+            Some(held) if held.is_of(&service.key) => return,
+            Some(_) => self.detach(ip),
+            None => {}
         }
-        batch.touched.insert(ip);
-        self.detach(ip);
+        if !batch.woken {
+            batch.touched.insert(ip);
+        }
         if self.holdings.add(ip, service, Sharing::of(service)) {
             batch.freed.remove(&ip);
             let cooling = self.thaw(ip);
@@ -80,16 +83,19 @@ impl Allocator {
 
     fn index(&mut self, ip: IpAddr, add: bool) {
         let Some(held) = self.holdings.get(ip) else { return };
+        if held.shared().is_none() && self.ledger.is_empty() && self.claims.are_nobodys() {
+            return;
+        }
         let Some(pool) = self.config.pool_of(ip) else { return };
-        let accounts = self.ledger.accounts_of(&pool.name, ip, &held.tenants, &self.claims);
+        let accounts = self.ledger.accounts_of(&pool.name, ip, held.tenants(), &self.claims);
         self.ledger.count(&accounts, if add { 1 } else { -1 });
-        if let Some(key) = held.key()
+        if let Some((key, shared)) = held.key().zip(held.shared())
             && let Some(family) = self.space.family_mut(&pool.name, ip)
         {
-            let signature = held.signature(rules(pool), accounts);
+            let signature = shared.signature(rules(pool), accounts);
             if add { family.share(ip, key, signature) } else { family.unshare(ip, key, &signature) }
         }
-        for tenant in &held.tenants {
+        for tenant in held.tenants() {
             if let Some(index) = self.reservation_held(ip, &tenant.key) {
                 let name = &self.claims.reservations[index].name;
                 self.remembered.note_held(name, &tenant.key, ip, add);
@@ -182,7 +188,7 @@ impl Allocator {
         self.config = config;
         self.claims = super::Claims::new(&self.config);
         self.ledger = super::Ledger::new(&self.config, &self.claims);
-        for entry in self.entries.values() {
+        for (_, entry) in self.entries.iter() {
             self.claims.set(&entry.service);
             self.ledger.learn(entry.service.key.namespace(), &self.namespaces, false);
         }

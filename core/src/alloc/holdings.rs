@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{hash::QuickMap, ledger::AccountId};
+use super::{by_ip::ByIp, hash::QuickMap, ledger::AccountId};
 use crate::{
     config::SharingRules,
     model::{Port, Service, ServiceKey, TrafficPolicy},
@@ -51,10 +51,19 @@ pub(super) struct Tenant {
 }
 
 /// One held address.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// By one who shares with nobody.
+    Alone(Tenant),
+    /// By those who share.
+    Shared(Box<Shared>),
+}
+
+/// One held address that can be joined.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    /// Sorted by key, never empty. All have the same sharing key; a single one may have none.
-    pub(super) tenants: Vec<Tenant>,
+pub(super) struct Shared {
+    /// Sorted by key, never empty. All have the same sharing key.
+    tenants: Vec<Tenant>,
     /// Sorted.
     ports: Vec<(Port, ServiceKey)>,
     /// Not all backends are the same.
@@ -84,7 +93,7 @@ pub(super) struct SharedIndex(QuickMap<Box<str>, Vec<(Signature, BTreeSet<u128>)
 /// All held addresses.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    by_ip: QuickMap<IpAddr, Held>,
+    by_ip: ByIp<Held>,
 }
 
 impl Holdings {
@@ -96,9 +105,9 @@ impl Holdings {
         sharing: Option<&Sharing>,
         rules: SharingRules,
     ) -> Result<(), Clash> {
-        let Some(held) = self.by_ip.get(&ip) else { return Ok(()) };
+        let Some(held) = self.by_ip.get(ip) else { return Ok(()) };
         if let Err((code, why)) = held.may_join(service.key.namespace(), sharing, rules) {
-            let others = held.tenants.iter().map(|tenant| tenant.key.as_str());
+            let others = held.tenants().iter().map(|tenant| tenant.key.as_str());
             let message = format!(
                 "can't change sharing key for {:?}, address also in use by {}: {why}",
                 service.key.as_str(),
@@ -106,9 +115,10 @@ impl Holdings {
             );
             return Err(Clash { code, message });
         }
+        let ports = held.shared().map_or(&[][..], |shared| &shared.ports);
         for port in &service.ports {
-            let at = held.ports.partition_point(|(p, _)| p < port);
-            if let Some((_, other)) = held.ports.get(at).filter(|(p, _)| p == port) {
+            let at = ports.partition_point(|(p, _)| p < port);
+            if let Some((_, other)) = ports.get(at).filter(|(p, _)| p == port) {
                 let message = format!("port {port} is already in use on {:?} by {other}", ip.to_string());
                 return Err(Clash { code: "portInUse", message });
             }
@@ -118,71 +128,155 @@ impl Holdings {
 
     /// Notes that the Service, which must not hold `ip` yet and may hold it, does; was it free before?
     pub(super) fn add(&mut self, ip: IpAddr, service: &Service, sharing: Option<Arc<Sharing>>) -> bool {
-        let held = self.by_ip.entry(ip).or_default();
-        let free = held.tenants.is_empty();
-        if let Some(first) = held.tenants.first() {
-            held.namespaces_differ |= first.key.namespace() != service.key.namespace();
-            held.backends_differ |=
-                first.sharing.as_ref().map(|s| &s.backend) != sharing.as_ref().map(|sharing| &sharing.backend);
-        } else {
-            held.tenants.reserve_exact(1);
-            held.ports.reserve_exact(service.ports.len());
+        let tenant = Tenant { key: service.key.clone(), sharing };
+        match self.by_ip.get_mut(ip) {
+            Some(held) => {
+                held.share().join(tenant, service);
+                false
+            }
+            None if tenant.sharing.is_none() => self.by_ip.insert(ip, Held::Alone(tenant)).is_none(),
+            None => {
+                let mut shared = Box::<Shared>::default();
+                shared.tenants.reserve_exact(1);
+                shared.ports.reserve_exact(service.ports.len());
+                shared.join(tenant, service);
+                self.by_ip.insert(ip, Held::Shared(shared)).is_none()
+            }
         }
-        let at = held.tenants.partition_point(|tenant| tenant.key < service.key);
-        held.tenants.insert(at, Tenant { key: service.key.clone(), sharing });
-        for port in &service.ports {
-            let at = held.ports.partition_point(|(p, _)| p < port);
-            held.ports.insert(at, (*port, service.key.clone()));
-        }
-        free
     }
 
     /// Notes that the Service does not hold `ip` any more; is it free now that was not before?
     pub(super) fn remove(&mut self, ip: IpAddr, service: &ServiceKey) -> bool {
-        let Some(held) = self.by_ip.get_mut(&ip) else { return false };
-        let Ok(at) = held.tenants.binary_search_by(|tenant| tenant.key.cmp(service)) else { return false };
-        held.tenants.remove(at);
-        if held.tenants.is_empty() {
-            self.by_ip.remove(&ip);
-            return true;
+        let Some(held) = self.by_ip.get_mut(ip) else { return false };
+        if !held.is_of(service) {
+            return false;
         }
-        held.ports.retain(|(_, user)| user != service);
-        held.compare();
-        false
+        match held {
+            Held::Shared(shared) if shared.tenants.len() > 1 => {
+                shared.leave(service);
+                false
+            }
+            _ => self.by_ip.remove(ip).is_some(),
+        }
     }
 
     /// An address that somebody holds.
     pub(super) fn get(&self, ip: IpAddr) -> Option<&Held> {
-        self.by_ip.get(&ip)
+        self.by_ip.get(ip)
     }
 
     /// Does anybody hold `ip`?
     pub(super) fn is_held(&self, ip: IpAddr) -> bool {
-        self.by_ip.contains_key(&ip)
+        self.by_ip.get(ip).is_some()
     }
 
     /// Does this Service hold `ip`?
     pub(super) fn is_held_by(&self, ip: IpAddr, service: &ServiceKey) -> bool {
-        self.tenants(ip).binary_search_by(|tenant| tenant.key.cmp(service)).is_ok()
+        self.by_ip.get(ip).is_some_and(|held| held.is_of(service))
     }
 
     /// Who holds `ip`, in key order.
     pub(super) fn tenants(&self, ip: IpAddr) -> &[Tenant] {
-        self.by_ip.get(&ip).map_or(&[], |held| &held.tenants)
+        self.by_ip.get(ip).map_or(&[], Held::tenants)
     }
 
     /// All held addresses, in order.
     pub(super) fn ips(&self) -> Vec<IpAddr> {
-        let mut ips: Vec<IpAddr> = self.by_ip.keys().copied().collect();
-        ips.sort_unstable();
-        ips
+        self.by_ip.ips()
     }
 }
 
 impl Held {
+    /// Who holds it, sorted by key, never empty.
+    pub(super) fn tenants(&self) -> &[Tenant] {
+        match self {
+            Self::Alone(tenant) => std::slice::from_ref(tenant),
+            Self::Shared(shared) => &shared.tenants,
+        }
+    }
+
+    /// Does this Service hold it?
+    pub(super) fn is_of(&self, service: &ServiceKey) -> bool {
+        match self {
+            Self::Alone(tenant) => tenant.key == *service,
+            Self::Shared(shared) => shared.tenants.binary_search_by(|tenant| tenant.key.cmp(service)).is_ok(),
+        }
+    }
+
     /// The sharing key, if it can be joined at all.
     pub(super) fn key(&self) -> Option<&str> {
-        self.tenants.first()?.sharing.as_ref().map(|sharing| &*sharing.key)
+        self.tenants().first()?.sharing.as_ref().map(|sharing| &*sharing.key)
+    }
+
+    /// What those have in common who share it, if it can be joined at all.
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Shared(shared) => Some(shared),
+        }
+    }
+
+    /// Makes it one that can be joined.
+    fn share(&mut self) -> &mut Shared {
+        if let Self::Alone(tenant) = self {
+            debug_assert!(false, "nobody joins {tenant:?}, who shares with nobody");
+            *self = Self::Shared(Box::new(Shared { tenants: vec![tenant.clone()], ..Shared::default() }));
+        }
+        match self {
+            Self::Shared(shared) => shared,
+            Self::Alone(_) => unreachable!("it has been made a shared one"),
+        }
+    }
+
+    fn may_join(
+        &self,
+        namespace: &str,
+        new: Option<&Sharing>,
+        rules: SharingRules,
+    ) -> Result<(), (&'static str, String)> {
+        let Some(first) = self.tenants().first() else { return Ok(()) };
+        let Some((existing, shared)) = first.sharing.as_deref().zip(self.shared()) else {
+            return Err(("addressInUse", "existing service does not allow sharing".to_owned()));
+        };
+        let Some(new) = new else {
+            return Err(("addressInUse", "new service does not allow sharing".to_owned()));
+        };
+        if existing.key != new.key {
+            let why = format!("sharing key {:?} does not match existing sharing key {:?}", new.key, existing.key);
+            return Err(("sharingKeyMismatch", why));
+        }
+        if rules.same_namespace && (shared.namespaces_differ || first.key.namespace() != namespace) {
+            let why = "the pool's policy lets only Services of one namespace share an address".to_owned();
+            return Err(("sharingNamespaceMismatch", why));
+        }
+        if !rules.mixed && (shared.backends_differ || existing.backend != new.backend) {
+            let why =
+                format!("backend key {:?} does not match existing sharing key {:?}", new.backend, existing.backend);
+            return Err(("backendMismatch", why));
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn join(&mut self, tenant: Tenant, service: &Service) {
+        if let Some(first) = self.tenants.first() {
+            let backend = |tenant: &Tenant| tenant.sharing.as_ref().map(|sharing| sharing.backend.clone());
+            self.namespaces_differ |= first.key.namespace() != tenant.key.namespace();
+            self.backends_differ |= backend(first) != backend(&tenant);
+        }
+        let at = self.tenants.partition_point(|other| other.key < tenant.key);
+        self.tenants.insert(at, tenant);
+        for port in &service.ports {
+            let at = self.ports.partition_point(|(p, _)| p < port);
+            self.ports.insert(at, (*port, service.key.clone()));
+        }
+    }
+
+    fn leave(&mut self, service: &ServiceKey) {
+        self.tenants.retain(|tenant| tenant.key != *service);
+        self.ports.retain(|(_, user)| user != service);
+        self.compare();
     }
 
     /// What somebody who wants to join by these rules has to fit to.
@@ -198,35 +292,6 @@ impl Held {
             ports,
             accounts,
         }
-    }
-
-    fn may_join(
-        &self,
-        namespace: &str,
-        new: Option<&Sharing>,
-        rules: SharingRules,
-    ) -> Result<(), (&'static str, String)> {
-        let Some(first) = self.tenants.first() else { return Ok(()) };
-        let Some(existing) = first.sharing.as_deref() else {
-            return Err(("addressInUse", "existing service does not allow sharing".to_owned()));
-        };
-        let Some(new) = new else {
-            return Err(("addressInUse", "new service does not allow sharing".to_owned()));
-        };
-        if existing.key != new.key {
-            let why = format!("sharing key {:?} does not match existing sharing key {:?}", new.key, existing.key);
-            return Err(("sharingKeyMismatch", why));
-        }
-        if rules.same_namespace && (self.namespaces_differ || first.key.namespace() != namespace) {
-            let why = "the pool's policy lets only Services of one namespace share an address".to_owned();
-            return Err(("sharingNamespaceMismatch", why));
-        }
-        if !rules.mixed && (self.backends_differ || existing.backend != new.backend) {
-            let why =
-                format!("backend key {:?} does not match existing sharing key {:?}", new.backend, existing.backend);
-            return Err(("backendMismatch", why));
-        }
-        Ok(())
     }
 
     /// Compares all tenants anew, where they differed before one went.

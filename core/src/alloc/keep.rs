@@ -52,7 +52,7 @@ impl Allocator {
     /// says which addresses it has; afterwards the allocator's memory does.
     pub(super) fn judge(&self, entry: &Entry) -> Verdict {
         let service = &*entry.service;
-        let known = entry.outcome.is_some() && entry.foreign.is_none();
+        let known = entry.outcome.is_some() && entry.rare().foreign.is_none();
         let rights = self.rights(entry, if known { &entry.ips } else { &service.ingress });
         if let Some((ip, _)) = rights.iter().find(|(_, right)| matches!(right, Right::Foreign)) {
             return self.foreign(service, *ip, &self.rights(entry, &service.ingress));
@@ -106,7 +106,7 @@ impl Allocator {
                 Right::Lost(not_allowed(ip, why).message)
             })
         };
-        if entry.foreign.as_ref().is_some_and(|foreign| foreign.has_given_up(ip)) {
+        if entry.rare().foreign.as_ref().is_some_and(|foreign| foreign.has_given_up(ip)) {
             return Right::Lost(not_allowed(ip, ": it has been given up").message);
         }
         if let Some(pool) = self.config.pool_of(ip) {
@@ -145,7 +145,7 @@ impl Allocator {
 
     /// Did the Service itself change so that it lost the right to an address of a pool in force?
     fn lost_by_own_change(&self, entry: &Entry, ip: IpAddr) -> Option<String> {
-        let (before, now) = (entry.changed_from.as_deref()?, &*entry.service);
+        let (before, now) = (entry.rare().changed_from.as_deref()?, &*entry.service);
         let pool = self.config.pool_of(ip)?;
         if self.allows(pool, before) && !self.allows(pool, now) {
             return Some(not_for_service(&pool.name).message);
@@ -235,7 +235,7 @@ impl Allocator {
         let unreadable = |one: &Kept| one.held.is_none() && self.config.pool_of(one.ip).is_none();
         // Whether it is of the pool that the Service asks for, nobody can tell while that cannot be read.
         let wishes = |s: &Service| s.annotations.address_pool.as_ref().map(|a| a.value.clone());
-        let same = entry.changed_from.as_ref().is_none_or(|before| wishes(before) == wishes(service));
+        let same = entry.rare().changed_from.as_ref().is_none_or(|before| wishes(before) == wishes(service));
         let unknown = same && kept.iter().any(unreadable);
         let elsewhere = !request.pool.is_empty() && !kept.iter().any(wished) && !unknown;
         if elsewhere || (!request.ips.is_empty() && request.ips != ips) {

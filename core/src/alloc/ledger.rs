@@ -88,6 +88,11 @@ impl Ledger {
         ledger
     }
 
+    /// Is nothing counted?
+    pub(super) fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
     /// An account.
     pub(super) fn get(&self, id: AccountId) -> &Account {
         &self.accounts[id]

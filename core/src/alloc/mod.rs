@@ -1,7 +1,10 @@
 //! Address allocation as a pure state machine: changes in, outcomes out.
+mod by_ip;
 mod choose;
 mod claims;
+mod entries;
 mod explain;
+mod few;
 mod hash;
 mod hold;
 mod holdings;
@@ -30,7 +33,8 @@ use crate::{
     model::{Labels, Service, ServiceKey},
 };
 use claims::Claims;
-use hash::{QuickMap, QuickSet};
+use entries::{Entries, Id};
+use few::Few;
 use holdings::Holdings;
 use ledger::Ledger;
 use remember::Remembered;
@@ -87,6 +91,17 @@ pub enum Change {
     Config(Arc<Config>),
     /// A Namespace's labels; `None`: it is gone.
     Namespace(Arc<str>, Option<Arc<Labels>>),
+}
+
+/// What [`Allocator::apply`] does before it reports, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Takes changes in: who is new, who is gone, who is to be judged.
+    TakeIn,
+    /// Judges whether Services keep what they have, and finds those who lack an address.
+    Judge,
+    /// Chooses addresses for those and holds them.
+    Give,
 }
 
 /// A Service's outcome that differs from the last one reported. `None`: it is not ours any more (or gone): nothing should be
@@ -163,10 +178,8 @@ pub struct Allocator {
     /// No batch has been decided yet: statuses are all that is known of who had what.
     starting: bool,
     namespaces: BTreeMap<Arc<str>, Arc<Labels>>,
-    /// The Services that are ours. Boxed, for they are taken out and put back while they are worked on.
-    entries: QuickMap<ServiceKey, Box<Entry>>,
-    /// Their keys by namespace.
-    by_namespace: QuickMap<Box<str>, QuickSet<ServiceKey>>,
+    /// The Services that are ours.
+    entries: Entries,
     /// Services that are not ours and carry an annotation of ours whose removal has been asked for.
     disowned: BTreeSet<ServiceKey>,
     space: Space,
@@ -183,23 +196,39 @@ pub struct Allocator {
     held: BTreeMap<Arc<str>, u64>,
 }
 
-/// A Service that is ours.
+/// A Service that is ours. Small, for there are many: what few have is in a box.
 #[derive(Debug)]
 struct Entry {
     service: Arc<Service>,
-    /// What it was before its owner changed it, until it has been judged.
-    changed_from: Option<Arc<Service>>,
     /// Its number in the order of arrival.
     arrival: u64,
     /// What it holds, IPv4 first.
-    ips: Vec<IpAddr>,
+    ips: Few<IpAddr>,
     /// The pools of these.
-    pools: Vec<Option<Arc<str>>>,
-    /// Those that are held, and why.
+    pools: Few<Option<Arc<str>>>,
+    code: &'static str,
+    /// It lacks an address, and [`Rare::interest`] would help.
+    lacks: bool,
+    /// Its outcome may have changed in this batch.
+    changed: bool,
+    rare: Option<Box<Rare>>,
+    /// What was reported last.
+    outcome: Option<Arc<Outcome>>,
+    /// Its place among the Services of its namespace.
+    at: usize,
+    /// Another Service whose name has the same hash.
+    twin: Option<Id>,
+}
+
+/// What few Services have.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rare {
+    /// What it was before its owner changed it, until it has been judged.
+    changed_from: Option<Arc<Service>>,
+    /// Addresses that are held, and why.
     held: Vec<(IpAddr, String)>,
     /// Its status, which holds an address that is not ours and stays as it is.
     foreign: Option<Foreign>,
-    code: &'static str,
     /// Why it has no address, or not all that it wants.
     message: String,
     /// What is wrong now.
@@ -210,10 +239,8 @@ struct Entry {
     cleared_now: bool,
     /// Addresses that it had and may keep if the rest is to be had.
     near: Vec<IpAddr>,
-    /// It lacks an address, and this would help.
-    interest: Option<Interest>,
-    /// What was reported last.
-    outcome: Option<Arc<Outcome>>,
+    /// What would help, of one who lacks an address.
+    interest: Interest,
 }
 
 /// What a status with an address that is not ours says.
@@ -257,8 +284,7 @@ impl Allocator {
             configured: false,
             starting: true,
             namespaces: BTreeMap::new(),
-            entries: QuickMap::default(),
-            by_namespace: QuickMap::default(),
+            entries: Entries::default(),
             disowned: BTreeSet::new(),
             space: Space::default(),
             holdings: Holdings::default(),
@@ -280,7 +306,13 @@ impl Allocator {
     /// `now_s`: seconds since the Unix epoch, for cool-downs and the order of releases.
     #[must_use]
     pub fn apply(&mut self, changes: Vec<Change>, now_s: i64) -> Vec<Effect> {
-        step::apply(self, changes, now_s)
+        self.apply_in_phases(changes, now_s, &mut |_| {})
+    }
+
+    /// The same, and calls `done` at the end of each phase: for those who measure.
+    #[must_use]
+    pub fn apply_in_phases(&mut self, changes: Vec<Change>, now_s: i64, done: &mut dyn FnMut(Phase)) -> Vec<Effect> {
+        step::apply(self, changes, now_s, done)
     }
 
     /// When [`Allocator::apply`] should be called without a change at the latest, because a cool-down ends (seconds since the
@@ -307,7 +339,7 @@ impl Allocator {
     /// no address. Costs the number of pools. Empty for a Service that is not ours.
     #[must_use]
     pub fn considered(&self, service: &ServiceKey) -> Vec<Considered> {
-        self.entries.get(service).map(|entry| explain::considered(self, entry)).unwrap_or_default()
+        self.entries.of(service).map(|entry| explain::considered(self, entry)).unwrap_or_default()
     }
 
     /// Who holds `ip`, in key order; several only if they share it.
@@ -332,6 +364,6 @@ impl Allocator {
     /// The outcome last reported for a Service.
     #[must_use]
     pub fn outcome(&self, service: &ServiceKey) -> Option<Arc<Outcome>> {
-        self.entries.get(service)?.outcome.clone()
+        self.entries.of(service)?.outcome.clone()
     }
 }

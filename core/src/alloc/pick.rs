@@ -131,7 +131,8 @@ impl Allocator {
         families: &[IpFamily],
         seed: &[(IpAddr, Arc<str>)],
     ) -> (Picked, Vec<(IpFamily, Lack)>) {
-        let mut picked = Picked { ips: seed.to_vec(), reserved: 0 };
+        let mut picked = Picked { ips: Vec::with_capacity(seed.len() + families.len()), reserved: 0 };
+        picked.ips.extend_from_slice(seed);
         let want = |family: IpFamily| {
             let has = seed.iter().filter(|(ip, _)| IpFamily::of(*ip) == family).count();
             seeker.request.per_family.saturating_sub(has)

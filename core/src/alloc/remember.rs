@@ -182,6 +182,9 @@ impl Remembered {
 
     /// Somebody has the address now: when it was given back before does not matter any more.
     pub(super) fn taken(&mut self, ip: IpAddr) {
+        if self.recorded.is_empty() {
+            return;
+        }
         for place in self.recorded.remove(&ip).unwrap_or_default() {
             let history = match place {
                 Place::Policy(name) => self.of_policy.get_mut(&name),

@@ -32,28 +32,21 @@ impl Allocator {
                 other => self.take_in_foreign(key, other.as_deref(), batch),
             }
         }
-        newcomers.sort_by(|a, b| age(a).cmp(&age(b)));
-        for service in newcomers {
-            self.take_in_newcomer(service, batch);
+        newcomers.sort_by(|(_, a), (_, b)| age(a).cmp(&age(b)));
+        batch.dirty.reserve(newcomers.len());
+        for (hash, service) in newcomers {
+            self.take_in_newcomer(hash, service, batch);
         }
         if let Some(config) = config {
             self.take_in_config(config, now_s, batch);
         }
     }
 
-    fn take_in_newcomer(&mut self, service: Arc<Service>, batch: &mut Batch) {
+    fn take_in_newcomer(&mut self, hash: u64, service: Arc<Service>, batch: &mut Batch) {
         self.arrivals += 1;
         self.claims.set(&service);
-        let namespace = service.key.namespace();
-        self.ledger.learn(namespace, &self.namespaces, false);
-        if !self.by_namespace.contains_key(namespace) {
-            self.by_namespace.insert(namespace.into(), super::QuickSet::default());
-        }
-        if let Some(keys) = self.by_namespace.get_mut(namespace) {
-            keys.insert(service.key.clone());
-        }
-        batch.dirty.push(service.key.clone());
-        self.entries.insert(service.key.clone(), Box::new(Entry::new(service, self.arrivals)));
+        self.ledger.learn(service.key.namespace(), &self.namespaces, false);
+        batch.dirty.push(self.entries.insert(hash, Entry::new(service, self.arrivals)));
     }
 
     fn take_in_config(&mut self, config: Arc<Config>, now_s: i64, batch: &mut Batch) {
@@ -63,18 +56,18 @@ impl Allocator {
         }
         self.configured = true;
         self.configure(config, now_s);
-        batch.dirty.extend(self.entries.keys().cloned());
+        batch.dirty.extend(self.entries.iter().map(|(id, _)| id));
     }
 
     fn take_in_namespace(&mut self, name: Arc<str>, labels: Option<Arc<Labels>>, batch: &mut Batch) {
         if self.namespaces.get(&name) == labels.as_ref() {
             return;
         }
-        let keys: Vec<ServiceKey> = self.by_namespace.get(&*name).into_iter().flatten().cloned().collect();
-        let mut ips: Vec<_> = keys.iter().filter_map(|key| self.entries.get(key)).flat_map(|e| &e.ips).collect();
+        let ids = self.entries.of_namespace(&name).to_vec();
+        let mut ips: Vec<_> =
+            ids.iter().filter_map(|id| self.entries.get(*id)).flat_map(|e| &*e.ips).copied().collect();
         ips.sort_unstable();
         ips.dedup();
-        let ips: Vec<_> = ips.into_iter().copied().collect();
         for ip in &ips {
             self.detach(*ip);
         }
@@ -86,28 +79,36 @@ impl Allocator {
         for ip in &ips {
             self.attach(*ip);
         }
-        batch.dirty.extend(keys);
+        batch.dirty.extend(ids);
     }
 
-    /// Notes a Service that is ours; returns it if it is new.
-    fn take_in_ours(&mut self, key: ServiceKey, service: Arc<Service>, batch: &mut Batch) -> Option<Arc<Service>> {
+    /// Notes a Service that is ours; returns it with its name's hash if it is new.
+    fn take_in_ours(
+        &mut self,
+        key: ServiceKey,
+        service: Arc<Service>,
+        batch: &mut Batch,
+    ) -> Option<(u64, Arc<Service>)> {
         self.disowned.remove(&key);
-        if self.entries.get(&key).is_some_and(|entry| entry.service.uid != service.uid) {
+        let hash = self.entries.hash(&key);
+        let known = self.entries.find(hash, &key).and_then(|id| Some((id, self.entries.get_mut(id)?)));
+        let Some((id, entry)) = known else { return Some((hash, service)) };
+        if entry.service.uid != service.uid {
             // Deleted and created again between two looks: the new one starts without an address.
             self.forget(&key, batch);
-            batch.gone.push(key.clone());
+            batch.gone.push(key);
+            return Some((hash, service));
         }
-        let Some(entry) = self.entries.get_mut(&key) else { return Some(service) };
         let old = std::mem::replace(&mut entry.service, service.clone());
         if same_wishes(&old, &service) {
             // While the status holds what is not ours, whatever it says counts.
-            if entry.foreign.as_ref().is_some_and(|foreign| !foreign.is_of(&service)) {
-                batch.dirty.push(key);
+            if entry.rare().foreign.as_ref().is_some_and(|foreign| !foreign.is_of(&service)) {
+                batch.dirty.push(id);
             }
             return None;
         }
-        let ips = entry.ips.clone();
-        entry.changed_from.get_or_insert_with(|| old.clone());
+        let ips = entry.ips.to_vec();
+        entry.rare_mut().changed_from.get_or_insert_with(|| old.clone());
         if old.labels != service.labels {
             ips.iter().for_each(|ip| self.detach(*ip));
             self.claims.set(&service);
@@ -119,7 +120,7 @@ impl Allocator {
                 self.let_go(ip, &key, batch);
             }
         }
-        batch.dirty.push(key);
+        batch.dirty.push(id);
         None
     }
 
@@ -138,20 +139,16 @@ impl Allocator {
 
     /// Forgets a Service and frees what it holds; had there been an outcome?
     fn forget(&mut self, key: &ServiceKey, batch: &mut Batch) -> bool {
-        let Some(entry) = self.entries.remove(key) else { return false };
-        for ip in &entry.ips {
+        let hash = self.entries.hash(key);
+        let Some(id) = self.entries.find(hash, key) else { return false };
+        let Some(entry) = self.entries.remove(hash, id) else { return false };
+        for ip in &*entry.ips {
             self.let_go(*ip, key, batch);
         }
-        if let Some(interest) = &entry.interest {
-            self.waiting.remove(&entry.place(), interest);
+        if entry.lacks {
+            self.waiting.remove(entry.place(id), &entry.rare().interest);
         }
         self.claims.forget(key);
-        if let Some(keys) = self.by_namespace.get_mut(key.namespace()) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_namespace.remove(key.namespace());
-            }
-        }
         self.count_held(entry.outcome.as_deref(), None);
         entry.outcome.is_some()
     }
