@@ -1,0 +1,1 @@
+//! An announcer that speaks to a plugin outside of this process.
