@@ -12,7 +12,7 @@ use ferrocast_core::{
     config::{AnnouncerClass, BGP},
     view::ClusterView,
 };
-use ferrocast_plugin_remote::{PluginInfo, PluginState, RemoteAnnouncer, RemoteSettings};
+use ferrocast_plugin_remote::{PluginInfo, PluginState, RemoteAnnouncer, RemoteSettings, default_uids};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::watch, time::Instant};
 
@@ -84,11 +84,15 @@ impl Words {
         let observed = self.observed.borrow_and_update().clone();
         let Some(info) = &mut self.info else { return in_process(observed) };
         let info = info.borrow_and_update();
-        let works = info.state == PluginState::Connected;
+        let problem = match info.state {
+            PluginState::Connected => observed.problem.clone(),
+            other if info.problem.is_empty() => format!("its plugin {}", other.words()),
+            _ => info.problem.clone(),
+        };
         Standing {
             state: info.state.code(),
             since: info.since,
-            problem: if works { observed.problem.clone() } else { info.problem.clone() },
+            problem,
             version: info.plugin_version.clone(),
             protocol: info.protocol,
             observed,
@@ -270,6 +274,5 @@ pub fn plugin_uids(asked: &[u32]) -> BTreeSet<u32> {
     if !asked.is_empty() {
         return asked.iter().copied().collect();
     }
-    let own = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-    [0].into_iter().chain(own.ok()).collect()
+    default_uids()
 }

@@ -60,8 +60,8 @@ pub struct SpeakerStatusStatus {
 pub struct SpeakerAnnouncer {
     /// Name of the AnnouncerClass.
     pub name: String,
-    /// connected: its plugin is there and talks; inProcess: it is a part of the speaker. Otherwise what keeps it: missing,
-    /// refused, unreachable, incompatible, stalled, broken, disabled.
+    /// connected: its plugin is there and talks; inProcess: it is a part of the speaker. Otherwise what keeps it: connecting,
+    /// missing, refused, stalled, lost, faulty, stopped, disabled (the speaker has no --plugin-dir).
     pub state: String,
     /// Since when it is in this state (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
