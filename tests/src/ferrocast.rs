@@ -70,11 +70,13 @@ pub struct Settings {
     pub class: Option<String>,
     /// More arguments.
     pub more: Vec<String>,
+    /// Another program than `ferrocast` that cargo built, with what is in its environment besides.
+    pub program: Option<(String, Vec<(String, PathBuf)>)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { namespace: CONFIG_NAMESPACE.to_owned(), class: None, more: vec![] }
+        Self { namespace: CONFIG_NAMESPACE.to_owned(), class: None, more: vec![], program: None }
     }
 }
 
@@ -115,6 +117,12 @@ impl Ferrocast {
     /// More arguments for its next start.
     pub fn set_arguments(&mut self, more: &[&str]) {
         self.settings.more = more.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Another program than `ferrocast` for its next start, with what is in its environment besides.
+    pub fn set_program(&mut self, name: &str, environment: &[(&str, &Path)]) {
+        let environment = environment.iter().map(|(key, path)| ((*key).to_owned(), path.to_path_buf())).collect();
+        self.settings.program = Some((name.to_owned(), environment));
     }
 
     /// The process.
@@ -204,7 +212,10 @@ fn sample(line: &str, name: &str) -> Option<f64> {
 }
 
 fn launch(role: &Role, settings: &Settings, kubeconfig: &Path, logs: &Path) -> Result<Process> {
-    let binary = binary()?;
+    let binary = match &settings.program {
+        Some((name, _)) => built(name)?,
+        None => binary()?,
+    };
     let (name, mut command): (String, Command) = match role {
         Role::Controller { name, port } => {
             let mut command = command(None, &binary);
@@ -231,5 +242,6 @@ fn launch(role: &Role, settings: &Settings, kubeconfig: &Path, logs: &Path) -> R
         command.envs([("POD_NAMESPACE", SYSTEM_NAMESPACE), ("FERROCAST_DAEMONSET", "ferrocast-speaker")]);
     }
     command.args(&settings.more);
+    command.envs(settings.program.iter().flat_map(|(_, environment)| environment.clone()));
     Process::start(&name, logs, &mut command)
 }
