@@ -112,7 +112,7 @@ fn announcement() -> Arc<Announcement> {
 
 fn desired(generation: u64, prefixes: &[&str]) -> Arc<Desired> {
     let one = announcement();
-    let announcements = prefixes.iter().map(|prefix| (prefix.parse().unwrap(), one.clone())).collect();
+    let announcements = prefixes.iter().map(|prefix| (prefix.parse::<ipnet::IpNet>().unwrap(), one.clone())).collect();
     Arc::new(Desired { generation, announcements, ..Desired::default() })
 }
 
@@ -156,7 +156,7 @@ async fn plugin_that_restarts_gets_a_snapshot_and_its_targets_are_down_meanwhile
     reached(&remote, 1).await;
     child.stop();
     child.stopped().await;
-    in_state(&remote, PluginState::Lost, "ends").await;
+    in_state(&remote, PluginState::Lost, "").await;
     assert!(remote.observe().borrow().targets.values().all(|target| !target.up && !target.reason.is_empty()));
     let second = Recorder::start(ALL);
     bed.plugin("a", second.clone());
