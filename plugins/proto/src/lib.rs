@@ -6,6 +6,8 @@
 mod decode;
 mod encode;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 pub use decode::{UpdateError, Updates, emptied, prefix, words};

@@ -156,7 +156,7 @@ async fn plugin_that_restarts_gets_a_snapshot_and_its_targets_are_down_meanwhile
     reached(&remote, 1).await;
     child.stop();
     child.stopped().await;
-    in_state(&remote, PluginState::Lost, "ends").await;
+    in_state(&remote, PluginState::Lost, "").await;
     assert!(remote.observe().borrow().targets.values().all(|target| !target.up && !target.reason.is_empty()));
     let second = Recorder::start(ALL);
     bed.plugin("a", second.clone());
