@@ -276,3 +276,31 @@ pub fn plugin_uids(asked: &[u32]) -> BTreeSet<u32> {
     }
     default_uids()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_who_may_run_plugins_are_those_asked_for() {
+        assert_eq!(plugin_uids(&[7, 9, 7]), BTreeSet::from([7, 9]));
+        assert!(plugin_uids(&[]).contains(&0), "root");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn classes_without_a_plugin_dir_are_told_to_be_disabled() {
+        let (writer, view) = ferrocast_core::view::ViewWriter::new(&[]);
+        drop(writer);
+        let inputs = HostInputs { view, own: Announcers::new(), remote: None, events: None };
+        let (mut host, ..) = PluginHost::new(inputs);
+        let classes = [("ospf".into(), Arc::new(AnnouncerClass::default()))].into();
+        assert!(host.reconcile(&classes).is_empty());
+        let standings = host.look(&classes);
+        assert_eq!(standings["ospf"].state, "disabled");
+        assert!(!standings["ospf"].works());
+        host.publish(standings);
+        let now = Instant::now();
+        assert_eq!(host.tell(now), Some(now + EVENT_AFTER), "a plugin may be away for its own upgrade");
+        assert_eq!(host.tell(now + EVENT_AFTER), None, "told once");
+    }
+}

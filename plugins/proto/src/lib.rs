@@ -20,9 +20,8 @@ pub mod v1alpha1 {
 }
 
 /// The protocol numbers that this version of Ferrocast speaks, in the order of the hellos.
-pub const PROTOCOL_MIN: u32 = 1;
-/// The highest of them.
-pub const PROTOCOL_MAX: u32 = 1;
+pub use ferrocast_core::announce::{PROTOCOL_MAX, PROTOCOL_MIN};
+
 /// How long a plugin keeps what it announces when the speaker is lost, unless configured otherwise, seconds: a speaker that is
 /// upgraded, image pulled and all, is back by then.
 pub const ORPHAN_HOLD_S: u32 = 300;
