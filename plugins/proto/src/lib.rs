@@ -3,6 +3,14 @@
 //! [`v1alpha1`] is generated from `proto/ferrocast/announcer/v1alpha1/announcer.proto`, which documents every message and field, and
 //! the order in which they are sent. What both sides must agree on besides is here.
 
+mod decode;
+mod encode;
+pub mod status;
+pub mod text;
+
+pub use decode::{UpdateError, Updates, emptied, prefix, words};
+pub use encode::{ANNOUNCEMENT_LEN_MAX, CONFIGURATION_LEN_MAX, Update, configuration_fits, fits};
+
 /// Version v1alpha1 of the package.
 #[expect(missing_docs, clippy::all, reason = "generated; the text that it is generated from is documented")]
 pub mod v1alpha1 {
@@ -26,6 +34,8 @@ pub const VERSION_LEN_MAX: usize = 64;
 pub const TARGETS_MAX: usize = 1024;
 /// Failures listed per target at most; the rest is only counted.
 pub const FAILURES_MAX: usize = 1024;
+/// Failures listed in one status at most, over all targets: a thousand targets that lack everything would not fit a message.
+pub const FAILURES_TOTAL_MAX: usize = 16 * 1024;
 /// Statuses a second at most; the host drops and counts the rest.
 pub const STATUSES_PER_S_MAX: u32 = 10;
 /// Longest [`Chunk`](v1alpha1::Chunk) as encoded, octets.
