@@ -32,7 +32,7 @@ struct Trivial {
 }
 
 impl Trivial {
-    fn new(network: Shared) -> Arc<dyn Announcer> {
+    fn start(network: Shared) -> Arc<dyn Announcer> {
         Arc::new(Self { network, observed: watch::Sender::default(), stopped: Mutex::new(false) })
     }
 }
@@ -90,7 +90,7 @@ struct Starts(Shared);
 #[async_trait]
 impl InProcess for Starts {
     async fn start(&mut self) -> Result<Arc<dyn Announcer>, Box<dyn Error + Send + Sync>> {
-        Ok(Trivial::new(self.0.clone()))
+        Ok(Trivial::start(self.0.clone()))
     }
 }
 
@@ -114,7 +114,8 @@ async fn trivial_announcer_passes_behind_a_socket() {
     let socket = dir.path().join("trivial.sock");
     let listener = ferrocast_plugin_sdk::listen(&socket, 0o600).unwrap();
     let sdk = ferrocast_plugin_sdk::Options::for_socket(&socket);
-    let server = tokio::spawn(ferrocast_plugin_sdk::serve(listener, Trivial::new(network.clone()), sdk, stop.clone()));
+    let server =
+        tokio::spawn(ferrocast_plugin_sdk::serve(listener, Trivial::start(network.clone()), sdk, stop.clone()));
     let report = run(Subject::Socket(socket), &options(&network)).await;
     stop.cancel();
     server.await.unwrap().unwrap();
