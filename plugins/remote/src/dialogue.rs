@@ -320,7 +320,7 @@ impl Dialogue {
     }
 
     /// Takes a message as it came from the socket.
-    pub(crate) fn receive(&mut self, octets: Bytes, now: Instant) -> Result<(), Fault> {
+    pub(crate) fn receive(&mut self, octets: Bytes) -> Result<(), Fault> {
         self.taken.messages += 1;
         self.taken.octets += octets.len();
         if is_status(&octets) {
@@ -343,10 +343,7 @@ impl Dialogue {
             }
             (Some(Message::Goodbye(_)), _) => Fault::faulty("it says good-bye without being asked to"),
             (Some(_), Stage::Farewell) => Ok(()), // an answer that has crossed the shutdown
-            (Some(answer), _) => {
-                let _ = now;
-                self.answer(answer)
-            }
+            (Some(answer), _) => self.answer(answer),
         }
     }
 

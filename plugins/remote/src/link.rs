@@ -115,7 +115,7 @@ impl Link {
             }
             tokio::select! {
                 message = incoming.message(), if self.dialogue.may_read() => match message {
-                    Ok(Some(octets)) => self.dialogue.receive(octets, Instant::now())?,
+                    Ok(Some(octets)) => self.dialogue.receive(octets)?,
                     Ok(None) => return Err(Fault::new(PluginState::Lost, "it has ended the call")),
                     Err(status) => return Err(refused(&status)),
                 },
