@@ -240,7 +240,8 @@ impl Bed {
         let settings = Settings {
             namespace: CONFIG_NAMESPACE.to_owned(),
             class: Some(CLASS.to_owned()),
-            more: vec![format!("--explain=127.0.0.1:{}", free_port()?)], // as in deploy/
+            more: vec![format!("--explain=127.0.0.1:{}", free_port()?)], // as in deploy/,
+            ..Settings::default()
         };
         Ferrocast::start(&self.plane, &self.logs, role, settings).await
     }
