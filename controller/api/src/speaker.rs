@@ -60,7 +60,7 @@ pub struct SpeakerStatusStatus {
 pub struct SpeakerAnnouncer {
     /// Name of the AnnouncerClass.
     pub name: String,
-    /// connected: its plugin is there and talks; inProcess: it is a part of the speaker. Otherwise what keeps it: connecting,
+    /// How it stands. connected: its plugin is there and talks; inProcess: it is a part of the speaker. Otherwise what keeps it: connecting,
     /// missing, refused, stalled, lost, faulty, stopped, disabled (the speaker has no --plugin-dir).
     pub state: String,
     /// Since when it is in this state (RFC 3339).

@@ -253,7 +253,7 @@ impl Snapshot {
         }
         let refused = self.observed.targets.get(&peer.name).and_then(|target| target.refused.get(prefix));
         match refused {
-            Some(code) => Fact::new(&code, format!("the session cannot carry {prefix}")),
+            Some(code) => Fact::new(code, format!("the session cannot carry {prefix}")),
             None => Fact::new("notSentYet", format!("{prefix} waits to be sent")),
         }
     }

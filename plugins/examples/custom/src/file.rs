@@ -70,7 +70,10 @@ impl Announcer for FileAnnouncer {
             let generation = self.desired.borrow().generation + 1;
             self.desired.send_replace(Arc::new(Desired { generation, ..Desired::default() }));
             let mut observed = self.observed.clone();
-            let _ = tokio::time::timeout(deadline, observed.wait_for(|o| o.reached() == generation)).await;
+            let withdrawn = observed.wait_for(|o| o.reached() == generation);
+            if tokio::time::timeout(deadline, withdrawn).await.is_err() {
+                tracing::warn!(?deadline, "the file was not emptied in time");
+            }
         }
         self.stopped.cancel();
     }
