@@ -96,7 +96,9 @@ async fn of_two_services_on_one_address_the_later_one_is_released_at_take_over(w
         ensure!(new != [*address], "{goes} kept {new:?}");
         site.wait_for(keeps, &[address]).await?;
         ensure!(site.version(keeps).await? == version, "{keeps} was written");
-        let events = site.events(keeps, &[]).await?;
+        let mut events = site.events(keeps, &[]).await?;
+        // The API server's own, when its repair loop overtakes the creation of the Service's ClusterIP.
+        events.retain(|event| !event.contains("ClusterIPNotAllocated"));
         ensure!(events.is_empty(), "{keeps} has {events:#?}");
     }
     end([controller]).await
