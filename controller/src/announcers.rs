@@ -9,7 +9,6 @@ use ferrocast_core::{
     config::{BGP, Config, RESERVED_ANNOUNCERS},
     model::Node,
 };
-use serde_json::json;
 
 use crate::{
     cluster::metallb::peers_of,
@@ -101,14 +100,14 @@ const CONFIGURATION: &str = "configuration";
 #[must_use]
 pub fn configure() -> Configure {
     Box::new(|announcer: &str, config: &Config, node: &Node, took_over: bool| {
+        let (node_name, internal_ips) = (node.name.clone(), node.internal_ips.clone());
         if announcer == BGP {
             let peers = peers_of(config, node, !took_over);
-            return PeerSet { node_name: node.name.clone(), internal_ips: node.internal_ips.clone(), peers }.entries();
+            return PeerSet { node_name, internal_ips, peers }.entries();
         }
-        let about_node = json!({"name": &*node.name, "internalIps": node.internal_ips});
+        let mut entries = PeerSet { node_name, internal_ips, peers: BTreeMap::new() }.entries();
+        entries.retain(|name, _| **name == *PeerSet::NODE);
         let plain = |value: Arc<str>| Entry { value, secret: false };
-        let mut entries: BTreeMap<Arc<str>, Entry> = BTreeMap::new();
-        entries.insert(PeerSet::NODE.into(), plain(about_node.to_string().into()));
         let own = config.announcers.get(announcer).and_then(|class| class.configuration.clone());
         entries.extend(own.map(|own| (CONFIGURATION.into(), plain(own))));
         entries

@@ -402,12 +402,8 @@ impl State {
     /// One lane per announcer that the configuration names.
     fn keep_lanes(&mut self, config: &Config) {
         self.lanes.retain(|name, _| **name == *BGP || config.announcers.contains_key(name));
-        for name in config.announcers.keys().filter(|name| !self.lanes.contains_key(*name)).cloned().collect::<Vec<_>>()
-        {
-            self.lanes.insert(name, Lane::default());
-        }
-        if !self.lanes.contains_key(BGP) {
-            self.lanes.insert(BGP.into(), Lane::default());
+        for name in config.announcers.keys().cloned().chain([BGP.into()]) {
+            self.lanes.entry(name).or_default();
         }
     }
 

@@ -1,5 +1,5 @@
 //! Explanations from manifests.
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ferrocast_core::{
     config::{BGP, Severity, any_selector_matches},
@@ -155,25 +155,14 @@ impl Source {
             nodes: Vec::new(),
         };
         for place in places {
-            for (address, message) in self.fleet.explain(&self.world, service, *place) {
+            let of_bgp = self.fleet.explain(&self.world, service, *place).into_iter();
+            let of_bgp = of_bgp.map(|(address, message)| (Arc::from(BGP), address, message));
+            let others = self.fleet.of_other_announcers(&self.world, service, *place);
+            for (announcer, address, message) in of_bgp.chain(others) {
                 if only.is_some() && address.ip != only {
                     continue;
                 }
-                let peers = self.peers(*place, &address);
-                explained.nodes.push(NodeExplained {
-                    node: self.fleet.members[*place].node.name.to_string(),
-                    announcer: BGP.to_owned(),
-                    address: address.ip,
-                    announce: address.reason == Reason::Announced,
-                    reason: Fact::new(address.reason.code(), message),
-                    since: None,
-                    peers,
-                });
-            }
-            for (announcer, address, message) in self.fleet.of_other_announcers(&self.world, service, *place) {
-                if only.is_some() && address.ip != only {
-                    continue;
-                }
+                let peers = if *announcer == *BGP { self.peers(*place, &address) } else { Vec::new() };
                 explained.nodes.push(NodeExplained {
                     node: self.fleet.members[*place].node.name.to_string(),
                     announcer: announcer.to_string(),
@@ -181,7 +170,7 @@ impl Source {
                     announce: address.reason == Reason::Announced,
                     reason: Fact::new(address.reason.code(), message),
                     since: None,
-                    peers: Vec::new(),
+                    peers,
                 });
             }
         }

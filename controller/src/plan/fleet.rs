@@ -153,9 +153,9 @@ impl Fleet {
     ) -> Vec<(Arc<str>, AddressDecision, String)> {
         let others = world.config.announcers.iter().filter(|(_, class)| !class.advertisements.is_empty());
         let member = &self.members[place];
+        let (own, sharers) = self.parties(world, service, &member.node.name);
         let mut all = Vec::new();
         for (announcer, _) in others {
-            let (own, sharers) = self.parties(world, service, &member.node.name);
             let context = Context { announcer: announcer.clone(), ..context(world, &member.node) };
             for address in decide_among(own, &sharers, &context).addresses {
                 let text = message(&address, own, &sharers, &context);

@@ -245,13 +245,14 @@ fn write_decisions(world: &World, fleet: &mut Fleet, mut rows: Rows<'_, impl Wri
             decided.push((place, ip, address.clone(), message.to_owned()));
             Ok::<(), io::Error>(())
         })?;
+        let places = if any_others { fleet.members.len() } else { 0 };
+        let others: Vec<_> = (0..places).map(|place| fleet.of_other_announcers(world, service, place)).collect();
         for (place, ip, address, message) in &decided {
-            let others = if any_others { fleet.of_other_announcers(world, service, *place) } else { Vec::new() };
             let peers = reached.of(fleet, *place, *ip, address);
             let peers: Vec<&str> = peers.iter().map(|peer| &*fleet.peers[*peer].peer.name).collect();
             let node = &*fleet.members[*place].node.name;
             let of_bgp = world.has_advertisements.then_some((BGP, address, message.as_str(), peers));
-            let others = others.iter().filter(|(_, other, _)| other.ip == Some(*ip));
+            let others = others.get(*place).into_iter().flatten().filter(|(_, other, _)| other.ip == Some(*ip));
             let mut all: Vec<(&str, &AddressDecision, &str, Vec<&str>)> = of_bgp.into_iter().collect();
             all.extend(others.map(|(name, address, text)| (&**name, address, text.as_str(), targets(address))));
             all.sort_by_key(|(announcer, ..)| *announcer);

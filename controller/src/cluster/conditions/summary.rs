@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ferrocast_core::{
     alloc::Outcome,
     config::{BGP, Config},
-    decide::{Context, Decision, Party, Reason, decide_among, message},
+    decide::{AddressDecision, Context, Decision, Party, Reason, decide_among, message},
     model::{Endpoints, Node, NodeId, Service, ServiceCondition, TrafficPolicy},
 };
 use imbl::OrdMap;
@@ -146,7 +146,6 @@ fn tally<'a>(subject: &Subject<'_>, around: &'a Circumstances) -> Tally<'a> {
     };
     let (anywhere, nodes) = subject.endpoints;
     let announcers = announcers(&around.config);
-    let mut words = String::new();
     for (name, node) in &around.nodes {
         context.node.clone_from(node);
         let id = NodeId::of(name);
@@ -155,27 +154,28 @@ fn tally<'a>(subject: &Subject<'_>, around: &'a Circumstances) -> Tally<'a> {
         let none = SpeakerBrief::default();
         let brief = around.speakers.as_ref().map(|all| all.get(name).unwrap_or(&none));
         // Of the node's announcers, the one that is nearest to a yes.
-        let mut best: Option<(Reason, bool)> = None;
+        let mut best: Option<(Reason, bool, Arc<str>, AddressDecision)> = None;
         for announcer in &announcers {
             context.announcer.clone_from(announcer);
             let decision = decide_among(own, &others, &context);
             let Some(worst) = worst(&decision) else { continue };
             let reaches = worst.reason == Reason::Announced && brief.is_none_or(|brief| brief.reaches(announcer));
-            if best.is_none_or(|best| best < (worst.reason, reaches)) {
-                best = Some((worst.reason, reaches));
-                if worst.reason != Reason::Announced {
-                    words = message(worst, own, &others, &context);
-                }
+            if best.as_ref().is_none_or(|best| (best.0, best.1) < (worst.reason, reaches)) {
+                best = Some((worst.reason, reaches, announcer.clone(), worst.clone()));
             }
         }
         match best {
             None => {}
-            Some((Reason::Announced, false)) => tally.unconnected.push(name),
-            Some((Reason::Announced, true)) => {
+            Some((Reason::Announced, false, ..)) => tally.unconnected.push(name),
+            Some((Reason::Announced, true, ..)) => {
                 tally.announcing.push(name);
                 tally.drained += usize::from(brief.is_some_and(|b| b.drained));
             }
-            Some((reason, _)) => tally.refused.entry(reason).or_insert_with(|| (0, std::mem::take(&mut words))).0 += 1,
+            Some((reason, _, announcer, address)) => {
+                context.announcer = announcer;
+                let entry = tally.refused.entry(reason);
+                entry.or_insert_with(|| (0, message(&address, own, &others, &context))).0 += 1;
+            }
         }
     }
     tally
@@ -188,7 +188,7 @@ fn announcers(config: &Config) -> Vec<Arc<str>> {
 }
 
 /// The decision on the address that is worst off.
-fn worst(decision: &Decision) -> Option<&ferrocast_core::decide::AddressDecision> {
+fn worst(decision: &Decision) -> Option<&AddressDecision> {
     decision.addresses.iter().min_by_key(|a| a.reason)
 }
 
