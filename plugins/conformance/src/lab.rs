@@ -20,7 +20,7 @@ use crate::{
 /// How long a plugin may take to answer a hello or a small update: it stores, it does not wait for its network.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a plugin may take to listen again after a restart, and a call to be taken.
-const CONNECT_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const CONNECT_RETRY: Duration = Duration::from_millis(50);
 /// What the host calls its node.
 const NODE_NAME: &str = "conformance";
 
@@ -249,19 +249,25 @@ impl<'a> Lab<'a> {
         }
     }
 
+    /// The entries that go with an update: a snapshot has all of them, a difference those that it changes.
+    fn configuration<'u>(&'u self, update: &'u Update<'_>) -> Option<&'u BTreeMap<String, (String, bool)>> {
+        let standing = matches!(update.base, Base::Snapshot).then_some(&self.options.configuration);
+        update.configuration.as_ref().or(standing)
+    }
+
     /// Sends the beginning of an update, its version taken: begin and chunks, no end.
     pub(crate) async fn begin(&mut self, update: &Update<'_>) -> Result<Version> {
         self.generation += 1;
         let version = Version { epoch: self.epoch, generation: self.generation };
         self.sent.prefixes.extend(update.set.states.keys());
-        let configuration = update.configuration.as_ref().map(|entries| {
-            self.configuration_generation += 1;
+        let configuration = self.configuration(update).map(|entries| {
             let entry = |(name, (json, secret)): (&String, &(String, bool))| {
                 (name.clone(), proto::ConfigurationEntry { json: json.clone(), secret: *secret })
             };
             let entries = entries.iter().map(entry).collect();
-            proto::Configuration { generation: self.configuration_generation, entries }
+            proto::Configuration { generation: self.configuration_generation + 1, entries }
         });
+        self.configuration_generation += u64::from(configuration.is_some());
         let (base, old) = match (&update.base, &self.accepted) {
             (Base::Snapshot, _) => (None, None),
             (Base::Accepted, accepted) => accepted.clone().unzip(),
@@ -331,14 +337,13 @@ impl<'a> Lab<'a> {
         self.sent.prefixes.extend(update.set.states.keys());
         self.sent.in_flight = Some((self.epoch, self.generation));
         let generation = self.generation;
-        if update.configuration.is_some() {
-            self.configuration_generation += 1;
-        }
+        let configuration = self.configuration(update).cloned();
+        self.configuration_generation += u64::from(configuration.is_some());
         let configuration_generation = self.configuration_generation;
         let Some(Link::Direct(life)) = &mut self.link else {
             return Err(failed("an announcer", "there is none", "the suite itself is wrong here: report it"));
         };
-        if let Some(entries) = &update.configuration {
+        if let Some(entries) = &configuration {
             life.configure(configuration_generation, entries);
         }
         match life.apply(update.set, generation, update.provisional).await {

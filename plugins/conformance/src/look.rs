@@ -35,10 +35,9 @@ impl Lab<'_> {
         Err(failed("Accepted", seen, advice))
     }
 
-    /// A snapshot with the configuration, as every host begins.
+    /// A snapshot, as every host begins.
     pub(crate) async fn begin_with(&mut self, set: &Set) -> Result {
-        let configuration = Some(self.options.configuration.clone());
-        self.accept(&Update { configuration, ..Update::new(set, Base::Snapshot) }).await
+        self.accept(&Update::new(set, Base::Snapshot)).await
     }
 
     /// A new host sends this set, and waits until it is true.

@@ -2,9 +2,10 @@
 use std::time::Duration;
 
 use ferrocast_core::announce::{SHUTDOWN_MAX, Shutdown};
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    lab::{Base, Lab, Result, Stop, Update, failed},
+    lab::{Base, CONNECT_RETRY, Lab, Result, Stop, Update, failed},
     probe::{self, Network},
 };
 
@@ -54,6 +55,18 @@ async fn stopped(lab: &mut Lab<'_>) -> Result {
     }
 }
 
+/// Connects to a plugin that restarts: the call may still reach the one that ends.
+async fn again(lab: &mut Lab<'_>) -> Result {
+    let until = Instant::now() + lab.options.time_limit;
+    loop {
+        match lab.connect().await {
+            Err(stop) if Instant::now() >= until => return Err(stop),
+            Err(_) => sleep(CONNECT_RETRY).await,
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 pub(super) async fn plugin_restart(lab: &mut Lab<'_>) -> Result {
     let restart = lab.options.restart.clone();
     if restart.is_none() && lab.in_process().is_none() {
@@ -64,7 +77,7 @@ pub(super) async fn plugin_restart(lab: &mut Lab<'_>) -> Result {
         let ran = probe::run(&restart).await;
         ran.map_err(|error| failed("the restart command works", error, "correct the command"))?;
     }
-    lab.connect().await?;
+    again(lab).await?;
     if let Some(version) = lab.hello.accepted
         && !lab.sent.accepted.contains(&(version.epoch, version.generation))
     {

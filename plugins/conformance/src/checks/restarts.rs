@@ -120,8 +120,7 @@ pub(super) async fn provisional(lab: &mut Lab<'_>) -> Result {
     lab.connect_with(&lab.set(0..10)).await?;
     let expected = lab.expected();
     lab.connect().await?;
-    let (few, configuration) = (lab.set(0..3), Some(lab.options.configuration.clone()));
-    lab.accept(&Update { provisional: true, configuration, ..Update::new(&few, Base::Snapshot) }).await?;
+    lab.accept(&Update { provisional: true, ..Update::new(&lab.set(0..3), Base::Snapshot) }).await?;
     if lab.life().is_none() {
         let advice = "a provisional set is not complete: add what is in it, withdraw nothing for not being in it";
         lab.stays(&expected, lab.options.settle, advice).await?;
