@@ -28,6 +28,8 @@ pub struct Standing {
     pub version: String,
     /// The number of the protocol that is spoken with its plugin.
     pub protocol: Option<u32>,
+    /// Of what its plugin sends too much, or too long: the rest is dropped. Empty: nothing.
+    pub excess: String,
     /// What it has reached.
     pub observed: Arc<Observed>,
 }
@@ -45,6 +47,7 @@ impl Standing {
             problem: "nothing is known of it yet".to_owned(),
             version: String::new(),
             protocol: None,
+            excess: String::new(),
             observed: Arc::default(),
         }
     }

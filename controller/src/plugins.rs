@@ -95,6 +95,7 @@ impl Words {
             problem,
             version: info.plugin_version.clone(),
             protocol: info.protocol,
+            excess: info.excess.iter().copied().collect::<Vec<_>>().join(", "),
             observed,
         }
     }
@@ -229,6 +230,7 @@ fn in_process(observed: Arc<Observed>) -> Standing {
         problem: observed.problem.clone(),
         version: String::new(),
         protocol: None,
+        excess: String::new(),
         observed,
     }
 }

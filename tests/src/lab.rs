@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde_json::{Value, json};
 
+use crate::audit::EXPLAIN_ACCOUNT;
 use crate::cluster::Cluster;
 use crate::ferrocast::{Ferrocast, Role, Settings, binary, built};
 use crate::kube::{ControlPlane, kube_proxy};
@@ -399,6 +400,27 @@ impl Lab {
             self.cluster.apply(&slice).await?;
         }
         Ok(())
+    }
+
+    /// The kubeconfig of somebody with the ClusterRole for those who run `ferrocast explain`, and no other right.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn who_may_explain(&self) -> Result<PathBuf> {
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"namespace": objects::SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT},
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": EXPLAIN_ACCOUNT},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": EXPLAIN_ACCOUNT},
+            "subjects": [
+                {"kind": "ServiceAccount", "namespace": objects::SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT},
+            ],
+        });
+        self.cluster.apply_all(&[account, binding]).await?;
+        self.plane.token_kubeconfig(objects::SYSTEM_NAMESPACE, EXPLAIN_ACCOUNT).await
     }
 
     /// `ferrocast explain` with these arguments on a machine that reaches the API server and the nodes, but not the controllers:

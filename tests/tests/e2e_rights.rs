@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ferrocast_tests::audit::{self, EXPLAIN_ACCOUNT, Right};
+use ferrocast_tests::audit::{self, Right};
 use ferrocast_tests::cases;
 use ferrocast_tests::ferrocast::binary;
 use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
@@ -79,18 +79,7 @@ fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
 
 /// Somebody with the ClusterRole for it asks everybody, and is answered by all.
 async fn explain_with_the_right_to(lab: &Lab) -> Result<()> {
-    let account = json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"namespace": SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT},
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": EXPLAIN_ACCOUNT},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ferrocast-explain"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": SYSTEM_NAMESPACE, "name": EXPLAIN_ACCOUNT}],
-    });
-    lab.cluster.apply_all(&[account, binding]).await?;
-    let kubeconfig = lab.plane.token_kubeconfig(SYSTEM_NAMESPACE, EXPLAIN_ACCOUNT).await?;
+    let kubeconfig = lab.who_may_explain().await?;
     eventually("everybody explains a Service", CONVERGENCE_TIME_MAX, async || {
         let mut explain = Command::new(binary()?);
         let told = run(explain.args(["explain", "service", "default/first", "--kubeconfig"]).arg(&kubeconfig))?;

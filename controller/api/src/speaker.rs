@@ -90,6 +90,10 @@ pub struct SpeakerAnnouncer {
     /// Announcements that a target cannot be given, with the reason of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Of what its plugin sends more, or longer, than the protocol allows since it is connected: status, target, failure, text. The
+    /// rest is dropped, and counted by the metric ferrocast_plugin_dropped_total.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<String>,
 }
 
 /// The session with one peer.

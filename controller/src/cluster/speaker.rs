@@ -314,6 +314,7 @@ fn announcer(name: &str, told: &Told<'_>, problems: &mut Vec<String>) -> Speaker
         targets_up: number(targets.values().filter(|target| target.up).count()),
         targets: number(targets.len()),
         refused,
+        excess: Some(standing.excess.clone()).filter(|kinds| !kinds.is_empty()),
     }
 }
 

@@ -125,6 +125,13 @@ impl Snapshot {
             let why = format!("announcer {name}: {}: {}", standing.state, standing.problem);
             facts.push(Fact::new("announcerDown", why));
         }
+        for (name, standing) in self.standings.iter().filter(|(_, standing)| !standing.excess.is_empty()) {
+            let why = format!(
+                "announcer {name}: its plugin sends more than the protocol allows, and the rest is dropped: {}",
+                standing.excess
+            );
+            facts.push(Fact::new("announcerExcess", why));
+        }
         if facts.is_empty() {
             let count = self.decisions.bgp.desired.announcements.len();
             facts.push(Fact::new("announcing", format!("it announces {count} prefixes")));
@@ -203,6 +210,8 @@ impl Snapshot {
                     Some(why) => Fact::new("refused", why.to_string()),
                     None if reached => Fact::new("reached", target.reason.clone()),
                     None if target.up => Fact::new("notReachedYet", target.reason.clone()),
+                    // Why the last conversation ended is not why there is none now.
+                    None if !standing.works() => Fact::new(standing.state, standing.problem.clone()),
                     None => Fact::new("targetDown", target.reason.clone()),
                 };
                 PeerExplained {

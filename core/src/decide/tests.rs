@@ -415,6 +415,18 @@ fn announcers_decide_independently_by_their_own_advertisements() {
             situation.context.announcer = announcer.into();
             let decision = situation.decide();
             assert_eq!(decision.addresses[0].reason, want, "{announcer}");
+            let own = Party { service: &situation.service, endpoints: situation.endpoints, nodes: &[] };
+            let words = message(&decision.addresses[0], own, &[], &situation.context);
+            let advertisements = if announcer == BGP { bgp } else { bird };
+            let kind = if announcer == BGP { "BGPAdvertisement" } else { "Advertisement" };
+            let said = match (want, advertisements) {
+                (Reason::Announced, _) => format!("by {kind} \"own\" of pool \"p\"; 2 serving endpoints"),
+                (_, Some(_)) => format!(
+                    "{kind} \"own\" of pool \"p\" is for other nodes: no nodeSelectors match this Node's labels"
+                ),
+                (_, None) => format!("there is no {kind}"),
+            };
+            assert_eq!(words, said);
             let mut builder = DesiredBuilder::default();
             builder.set(&situation.service.key, Some(&decision));
             let desired = builder.desired();

@@ -1,7 +1,9 @@
 //! Decisions in words, with what mattered.
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::{AddressDecision, Context, Party, PoolRight, Reason, contradiction, pool_of};
 use crate::{
-    config::{Advertisement, any_selector_matches},
+    config::{Advertisement, BGP, any_selector_matches},
     model::{EXCLUDE_LABEL, Endpoints, Labels, Service, TrafficPolicy},
 };
 
@@ -48,7 +50,7 @@ fn plain(decision: &AddressDecision, service: &Service, endpoints: Endpoints, co
         }
         Reason::NotOwner => not_owner(right.as_ref(), &pool, context),
         Reason::NoMatchingAdvertisement => {
-            let names = names(here(right.as_ref(), context));
+            let names = names(here(right.as_ref(), context), context);
             format!("{names} of {pool} is for other Services: no serviceSelectors match {}", labels(&service.labels))
         }
         Reason::ConflictingAdvertisements => conflict(decision, right.as_ref(), service, context),
@@ -60,12 +62,14 @@ fn plain(decision: &AddressDecision, service: &Service, endpoints: Endpoints, co
         }
         Reason::NoEndpoints => "no endpoint of the Service serves on any node".to_owned(),
         Reason::SharedNoCommonNode => "no node may announce the address for all who share it".to_owned(),
-        Reason::Announced => announced(decision, service, endpoints, &pool),
+        Reason::Announced => {
+            let names = names(decision.advertisements.iter().map(|a| &**a), context);
+            announced(&names, service, endpoints, &pool)
+        }
     }
 }
 
-fn announced(decision: &AddressDecision, service: &Service, endpoints: Endpoints, pool: &str) -> String {
-    let names = names(decision.advertisements.iter().map(|a| &**a));
+fn announced(names: &str, service: &Service, endpoints: Endpoints, pool: &str) -> String {
     let here = match service.traffic_policy {
         TrafficPolicy::Local => format!(", {} on this node", endpoints.here),
         TrafficPolicy::Cluster => String::new(),
@@ -86,10 +90,19 @@ fn counted(endpoints: u32) -> String {
     }
 }
 
+/// The kind of the announcer's advertisements.
+fn kind(context: &Context) -> &'static str {
+    if *context.announcer == *BGP { "BGPAdvertisement" } else { "Advertisement" }
+}
+
+/// The announcer's advertisements.
+fn all(context: &Context) -> impl Iterator<Item = &Arc<Advertisement>> {
+    context.config.advertisements_of(&context.announcer).into_iter().flat_map(BTreeMap::values)
+}
+
 /// Advertisements of the pool, on whatever node.
 fn of_pool<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterator<Item = &'a Advertisement> {
-    let all = context.config.advertisements.values().map(|a| &**a);
-    all.filter(move |a| right.is_some_and(|pool| a.selects_pool(pool.name, pool.labels)))
+    all(context).map(|a| &**a).filter(move |a| right.is_some_and(|pool| a.selects_pool(pool.name, pool.labels)))
 }
 
 /// Advertisements of the pool that select this node.
@@ -98,19 +111,18 @@ fn here<'a>(right: Option<&PoolRight<'_>>, context: &'a Context) -> impl Iterato
 }
 
 fn not_owner(right: Option<&PoolRight<'_>>, pool: &str, context: &Context) -> String {
-    if context.config.advertisements.is_empty() {
-        return "there is no BGPAdvertisement".to_owned();
+    if all(context).next().is_none() {
+        return format!("there is no {}", kind(context));
     }
     let mut elsewhere = of_pool(right, context).peekable();
     if elsewhere.peek().is_none() {
-        return format!("no BGPAdvertisement selects {pool}");
+        return format!("no {} selects {pool}", kind(context));
     }
-    format!("{} of {pool} is for other nodes: no nodeSelectors match this Node's labels", names(elsewhere))
+    format!("{} of {pool} is for other nodes: no nodeSelectors match this Node's labels", names(elsewhere, context))
 }
 
 fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: &Service, context: &Context) -> String {
-    let all = context.config.advertisements.values();
-    let matching: Vec<_> = all
+    let matching: Vec<_> = all(context)
         .filter(|a| {
             right.is_some_and(|pool| a.selects_pool(pool.name, pool.labels))
                 && any_selector_matches(&a.node_selectors, &context.node.labels)
@@ -122,7 +134,8 @@ fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: 
     };
     let preference = |a: &Advertisement| a.local_pref.map_or_else(|| "unset".to_owned(), |n| n.to_string());
     format!(
-        "BGPAdvertisements {:?} (localPref {}) and {:?} (localPref {}) contradict each other for the same prefix and peer",
+        "{}s {:?} (localPref {}) and {:?} (localPref {}) contradict each other for the same prefix and peer",
+        kind(context),
         a.name,
         preference(a),
         b.name,
@@ -131,9 +144,9 @@ fn conflict(decision: &AddressDecision, right: Option<&PoolRight<'_>>, service: 
 }
 
 /// `BGPAdvertisement "a", "b"`
-fn names<'a>(advertisements: impl Iterator<Item = &'a Advertisement>) -> String {
+fn names<'a>(advertisements: impl Iterator<Item = &'a Advertisement>, context: &Context) -> String {
     let names: Vec<String> = advertisements.map(|advertisement| format!("{:?}", advertisement.name)).collect();
-    format!("BGPAdvertisement {}", names.join(", "))
+    format!("{} {}", kind(context), names.join(", "))
 }
 
 fn labels(labels: &Labels) -> String {

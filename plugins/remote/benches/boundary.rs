@@ -151,15 +151,22 @@ async fn measure(dir: PathBuf) {
     let per_plugin = resident().saturating_sub(before) as f64 / f64::from(PLUGINS) / 1e6;
     println!("memory of the speaker per plugin   {per_plugin:>8.2} MB       goal 2 MB, {PLUGINS} plugins");
     let remote = &remotes[0];
-    let (mut generation, mut whole) = (1, Vec::new());
+    let (mut generation, mut filled, mut emptied, mut other) = (1, Vec::new(), Vec::new(), Vec::new());
     for run in 1..=RUNS {
-        generation += 1;
-        let next = set(generation, run);
-        tokio::time::sleep(BETWEEN).await;
-        whole.push(timed(remote, next).await);
+        let none = Arc::new(Desired { generation: generation + 1, ..Desired::default() });
+        let steps = [none, set(generation + 2, 2 * run), set(generation + 3, 2 * run + 1)];
+        generation += 3;
+        for (next, took) in steps.into_iter().zip([&mut emptied, &mut filled, &mut other]) {
+            tokio::time::sleep(BETWEEN).await;
+            took.push(timed(remote, next).await);
+        }
     }
-    let (p50, p99) = median(whole);
-    println!("{ANNOUNCEMENTS} out, {ANNOUNCEMENTS} in            {p50:>10.2?} p50  {p99:.2?} p99, goal 50 ms");
+    let (p50, p99) = median(filled);
+    println!("{ANNOUNCEMENTS} in                       {p50:>10.2?} p50  {p99:.2?} p99, goal 50 ms");
+    let (p50, p99) = median(emptied);
+    println!("{ANNOUNCEMENTS} out                      {p50:>10.2?} p50  {p99:.2?} p99");
+    let (p50, p99) = median(other);
+    println!("{ANNOUNCEMENTS} out and {ANNOUNCEMENTS} others in   {p50:>10.2?} p50  {p99:.2?} p99");
     let mut current = set(generation + 1, 0);
     generation += 1;
     timed(remote, current.clone()).await;

@@ -1,5 +1,9 @@
 //! The host's side of the conversation, without I/O: what to send next, and what to make of what comes.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use ferrocast_core::announce::{Capabilities, Desired, Election, Observed, Shutdown, TargetObserved};
@@ -29,8 +33,13 @@ const STATUS_PAUSE: Duration = Duration::from_millis(1000 / STATUSES_PER_S_MAX a
 const MESSAGES_PER_S_MAX: u32 = 100;
 /// The same in octets: two of the longest messages.
 const OCTETS_PER_S_MAX: usize = 2 * MESSAGE_LEN_MAX;
+/// So many messages in a second are no accident of timing.
+const FLOOD_PER_S: u32 = 2 * STATUSES_PER_S_MAX;
 /// Over which that is counted.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// The kind of what is sent too often.
+const FLOOD: &str = "status";
 
 /// Where the conversation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +101,8 @@ pub(crate) struct Dialogue {
     pub(crate) snapshots: u64,
     pub(crate) differences: u64,
     pub(crate) dropped: Dropped,
+    /// Of what it sends too much or too long on this connection, by kind.
+    pub(crate) excess: BTreeSet<&'static str>,
 }
 
 impl Dialogue {
@@ -123,6 +134,7 @@ impl Dialogue {
             snapshots: 0,
             differences: 0,
             dropped: Dropped::default(),
+            excess: BTreeSet::new(),
         }
     }
 
@@ -143,6 +155,7 @@ impl Dialogue {
         self.until = Some(now + HELLO_MAX);
         self.taken = Taken { since: now, messages: 0, octets: 0 };
         (self.need_snapshot, self.answered) = (0, None);
+        self.excess.clear();
     }
 
     /// The connection is gone: what it had told is not true any more.
@@ -217,6 +230,9 @@ impl Dialogue {
 
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Fault> {
         if now >= self.taken.since + SECOND {
+            if self.taken.messages > FLOOD_PER_S {
+                self.excess.insert(FLOOD);
+            }
             self.taken = Taken { since: now, messages: 0, octets: 0 };
         }
         if self.held.is_some() && now >= self.status_from {
@@ -366,7 +382,7 @@ impl Dialogue {
             return refuse("it needs one node to be elected, which is not served yet".to_owned());
         }
         let (version, cut) = clean(&hello.plugin_version, VERSION_LEN_MAX);
-        self.dropped.texts += u64::from(cut);
+        self.drop_of_it(Dropped { texts: u64::from(cut), ..Dropped::default() });
         (self.protocol, self.plugin_version, self.capabilities) = (Some(hello.protocol), version, capabilities);
         let ours = hello.accepted.filter(|accepted| accepted.epoch == self.settings.epoch.get());
         self.base = ours
@@ -407,7 +423,7 @@ impl Dialogue {
             Message::Rejected(answer) => {
                 let (prefix, _) = clean(&answer.prefix, VERSION_LEN_MAX);
                 let (reason, cut) = clean(&answer.reason, TEXT_LEN_MAX);
-                self.dropped.texts += u64::from(cut);
+                self.drop_of_it(Dropped { texts: u64::from(cut), ..Dropped::default() });
                 let generation = flight.set.generation;
                 self.need_snapshot = 0;
                 self.rejected = format!("the plugin rejects generation {generation}: {prefix} {reason}");
@@ -420,14 +436,19 @@ impl Dialogue {
     fn status(&mut self, octets: &[u8]) -> Result<(), Fault> {
         let (message, dropped) = read_message(octets).map_err(malformed)?;
         let Some(Message::Status(status)) = message.message else { return Ok(()) };
-        self.dropped.add(dropped);
+        self.drop_of_it(dropped);
         let empty = Arc::<Desired>::default();
         let sent = self.base.as_ref().unwrap_or(&empty);
         let told = told(&status, self.settings.epoch.get(), sent.generation, &sent.announcements)
             .map_err(|words| Fault::new(PluginState::Faulty, clean(&words, TEXT_LEN_MAX).0))?;
-        self.dropped.add(told.dropped);
+        self.drop_of_it(told.dropped);
         (self.targets, self.told_problem) = (told.targets, told.problem);
         Ok(())
+    }
+
+    fn drop_of_it(&mut self, dropped: Dropped) {
+        self.dropped.add(dropped);
+        self.excess.extend(dropped.by_kind().into_iter().filter(|(_, count)| *count > 0).map(|(kind, _)| kind));
     }
 }
 

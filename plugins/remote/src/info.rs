@@ -1,5 +1,8 @@
 //! What is known of a plugin, for status, metrics and people.
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
 
 use ferrocast_core::announce::Capabilities;
 
@@ -82,6 +85,8 @@ pub struct PluginInfo {
     pub reached: u64,
     /// What was dropped of what it sent, by kind.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// The kinds of which it sends too much, or too long, since it is connected.
+    pub excess: BTreeSet<&'static str>,
     /// Connections on which it has said hello.
     pub sessions: u64,
     /// Updates sent that were differences.
@@ -104,6 +109,7 @@ impl Default for PluginInfo {
             accepted: 0,
             reached: 0,
             dropped: BTreeMap::new(),
+            excess: BTreeSet::new(),
             sessions: 0,
             differences: 0,
             snapshots: 0,

@@ -156,6 +156,7 @@ impl Link {
             accepted: observed.accepted,
             reached,
             dropped: dropped.collect(),
+            excess: self.dialogue.excess.clone(),
             sessions: self.dialogue.sessions,
             differences: self.dialogue.differences,
             snapshots: self.dialogue.snapshots,

@@ -157,9 +157,11 @@ async fn flood_of_statuses_and_long_texts_are_dropped_and_counted() {
         })
     });
     liar.apply(desired(1, &["192.0.2.1/32"])).await.unwrap();
-    let dropped = |info: &Arc<PluginInfo>| info.dropped.get("status").is_some_and(|count| *count > 900);
+    let dropped = |info: &Arc<PluginInfo>| {
+        info.dropped.get("status").is_some_and(|count| *count > 900) && info.excess.contains("status")
+    };
     let info = liar.info().wait_for(dropped).await.unwrap().clone();
-    assert!(info.dropped["text"] > 0, "{info:?}");
+    assert!(info.dropped["text"] > 0 && info.excess.contains("text"), "{info:?}");
     assert_eq!(info.state, PluginState::Connected);
     assert!(liar.observe().borrow().targets["t"].reason.len() <= ferrocast_plugin_proto::TEXT_LEN_MAX);
 }
