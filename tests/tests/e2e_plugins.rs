@@ -249,6 +249,7 @@ async fn announcements_go_through_a_plugin_and_it_is_told_how_far_they_came(bed:
 async fn plugin_that_is_killed_is_told_and_catches_up_when_it_is_back(bed: &mut Bed) -> Result<()> {
     bed.plugin.kill()?;
     bed.told("the plugin is gone", |told| told["state"] == "missing" || told["state"] == "lost").await?;
+    bed.explained_of_node("announcerDown").await?;
     ensure!(bed.lab.speakers[0].metric("ferrocast_plugin_up")? == 0.0, "the metric says up");
     bed.lab.cluster.wait_for_event(CONFIG_NAMESPACE, "file", &["AnnouncerDown"]).await?;
     // BGP goes on meanwhile.
@@ -269,8 +270,10 @@ async fn plugin_that_is_stopped_delays_nobody(bed: &mut Bed) -> Result<()> {
             !["connected", "connecting"].contains(&told["state"].as_str().unwrap_or_default())
         })
         .await;
+    let explained = bed.explained("stalled", "has not answered for").await;
     bed.plugin.signal("CONT")?;
     let stalled = stalled?;
+    explained?;
     ensure!(stalled["problem"].as_str().is_some_and(|why| !why.is_empty()), "{stalled}");
     bed.wait_for_file("the plugin has caught up", |now| now.contains(&line)).await?;
     bed.connected().await?;

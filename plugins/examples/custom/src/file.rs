@@ -1,6 +1,6 @@
 //! The announcer `file`: keeps a file with one line per prefix, for whoever reads it.
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -82,19 +82,21 @@ impl Announcer for FileAnnouncer {
 /// The file's new content, of which a reader never sees a half.
 fn write(path: &Path, desired: &Desired) -> io::Result<usize> {
     let wanted = desired.announcements.iter().filter(|(_, a)| a.state != AnnouncementState::Withdrawn);
-    let lines = wanted.map(|(prefix, announcement)| match announcement.state {
-        AnnouncementState::Draining => format!("{prefix} draining\n"),
-        _ => format!("{prefix}\n"),
-    });
-    let mut lines: BTreeSet<String> = lines.collect();
+    let mut lines: BTreeMap<String, &str> = wanted
+        .map(|(prefix, announcement)| match announcement.state {
+            AnnouncementState::Draining => (prefix.to_string(), " draining"),
+            _ => (prefix.to_string(), ""),
+        })
+        .collect();
     let announced = lines.len();
-    if desired.provisional {
+    let before = if desired.provisional { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    for line in before.lines() {
         // Not the whole truth yet: what is there from before the restart stays.
-        let before = std::fs::read_to_string(path).unwrap_or_default();
-        lines.extend(before.lines().map(|line| format!("{line}\n")));
+        let prefix = line.split(' ').next().unwrap_or_default();
+        lines.entry(prefix.to_owned()).or_insert(&line[prefix.len()..]);
     }
     let new = path.with_extension("new");
-    std::fs::write(&new, lines.into_iter().collect::<String>())?;
+    std::fs::write(&new, lines.iter().map(|(prefix, state)| format!("{prefix}{state}\n")).collect::<String>())?;
     std::fs::rename(new, path)?;
     Ok(announced)
 }
