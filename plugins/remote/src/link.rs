@@ -34,6 +34,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A conversation this long counts as good: what comes after begins with the shortest wait.
 const STABLE: Duration = Duration::from_secs(10);
+/// Messages that wait to be written: a small update (begin, one chunk, end) goes out in one piece.
+const PARTS_MAX: usize = 3;
 /// The one method.
 const METHOD: &str = "/ferrocast.announcer.v1alpha1.Announcer/Sync";
 /// What gRPC programs call the host of a Unix socket.
@@ -84,7 +86,7 @@ impl Link {
     }
 
     async fn converse(&mut self, requests: Requests) -> Result<(), Fault> {
-        let (out, mut messages) = mpsc::channel::<HostMessage>(1);
+        let (out, mut messages) = mpsc::channel::<HostMessage>(PARTS_MAX);
         let request = Request::new(stream::poll_fn(move |context| messages.poll_recv(context)));
         let mut grpc = Grpc::with_origin(requests, http::Uri::from_static(ORIGIN))
             .max_decoding_message_size(MESSAGE_LEN_MAX)
