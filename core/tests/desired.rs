@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ferrocast_core::{
     announce::{Community, Desired},
-    config::{Advertisement, BGP, Config, IpRange, Pool},
+    config::{Advertisement, AnnouncerClass, BGP, Config, IpRange, Pool},
     decide::{Context, DesiredBuilder, decide},
     model::{Endpoints, Labels, Node, Service, ServiceKey, TrafficPolicy},
 };
@@ -66,16 +66,40 @@ fn adverts(list: &[(u8, Option<u32>, u16, bool)]) -> BTreeMap<Arc<str>, Arc<Adve
     all.map(|a| (a.name.clone(), Arc::new(a))).collect()
 }
 
+/// The other announcer than BGP.
+const OTHER: &str = "other";
+
+/// Advertisements of one announcer; the other one has some of its own, which are nothing to this.
+fn advertise(config: &mut Config, announcer: &str, own: BTreeMap<Arc<str>, Arc<Advertisement>>) {
+    let foreign = Advertisement {
+        name: "foreign".into(),
+        aggregation_length_v4: 24,
+        ..(*adverts(&[(32, None, 0, false)])["a0"]).clone()
+    };
+    let foreign = BTreeMap::from([(foreign.name.clone(), Arc::new(foreign))]);
+    let (bgp, other) = if announcer == BGP { (own, foreign) } else { (foreign, own) };
+    config.advertisements = bgp;
+    let class = AnnouncerClass { name: OTHER.into(), advertisements: other, ..AnnouncerClass::default() };
+    config.announcers = [(OTHER.into(), Arc::new(class))].into();
+}
+
 fn set_all(builder: &mut DesiredBuilder, services: &BTreeMap<ServiceKey, (Service, Endpoints)>, context: &Context) {
     for (key, (service, endpoints)) in services {
         builder.set(key, Some(&decide(service, *endpoints, context)));
     }
 }
 
-/// Invariant 3: whatever is announced covers an address that is in a status and in a pool.
-fn check_right(desired: &Desired, services: &BTreeMap<ServiceKey, (Service, Endpoints)>, config: &Config) {
+/// Invariant 3: whatever is announced covers an address that is in a status and in a pool; and an Advertisement of this announcer's,
+/// no other's, asks for it.
+fn check_right(desired: &Desired, services: &BTreeMap<ServiceKey, (Service, Endpoints)>, context: &Context) {
+    let config = &context.config;
+    let own = config.advertisements_of(&context.announcer).expect("it has some");
     for (prefix, announcement) in &desired.announcements {
         assert!(!announcement.services.is_empty() && !announcement.terms.is_empty(), "{prefix}");
+        for terms in &*announcement.terms {
+            let asks = own.get(&terms.advertisement).is_some_and(|a| a.aggregation_length_v4 == prefix.prefix_len());
+            assert!(asks, "{prefix}: {:?} does not ask for it", terms.advertisement);
+        }
         for key in &*announcement.services {
             let (service, endpoints) = services.get(key).expect("the Service exists");
             assert!(endpoints.anywhere > 0, "{prefix}: {key}");
@@ -89,9 +113,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn desired_set_kept_in_step_equals_one_from_scratch(history in vec(any_step(), 1..40)) {
-        let config = Config { weight_interval: Some(Duration::from_secs(10)), pools: [("p".into(), pool(9))].into(), advertisements: adverts(&[(32, None, 0, false)]), ..Config::default() };
-        let mut context = Context { class: None, announcer: BGP.into(), node: Arc::new(Node::default()), config: Arc::new(config), ignore_exclude_label: false };
+    fn desired_set_kept_in_step_equals_one_from_scratch(history in vec(any_step(), 1..40), announcer in prop_oneof![Just(BGP), Just(OTHER)]) {
+        let mut config = Config { weight_interval: Some(Duration::from_secs(10)), pools: [("p".into(), pool(9))].into(), ..Config::default() };
+        advertise(&mut config, announcer, adverts(&[(32, None, 0, false)]));
+        let mut context = Context { class: None, announcer: announcer.into(), node: Arc::new(Node::default()), config: Arc::new(config), ignore_exclude_label: false };
         let mut services: BTreeMap<ServiceKey, (Service, Endpoints)> = BTreeMap::new();
         let mut builder = DesiredBuilder::default();
         let mut last = Desired::default();
@@ -114,7 +139,7 @@ proptest! {
                     services.insert(service.key.clone(), (service, endpoints));
                 }
                 Step::Adverts(list) => {
-                    Arc::make_mut(&mut context.config).advertisements = adverts(&list);
+                    advertise(Arc::make_mut(&mut context.config), announcer, adverts(&list));
                     set_all(&mut builder, &services, &context);
                 }
                 Step::Pool(octet) => {
@@ -123,7 +148,7 @@ proptest! {
                 }
                 Step::Look => {
                     let desired = builder.desired();
-                    check_right(&desired, &services, &context.config);
+                    check_right(&desired, &services, &context);
                     let mut fresh = DesiredBuilder::default();
                     set_all(&mut fresh, &services, &context);
                     prop_assert_eq!(&desired.announcements, &fresh.desired().announcements);

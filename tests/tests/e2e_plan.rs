@@ -144,7 +144,7 @@ fn plan(arguments: &[&str]) -> Result<Value> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(matches!(output.status.code(), Some(0 | CHANGES)), "plan {arguments:?}: {:?}: {errors}", output.status);
     let document: Value = serde_json::from_slice(&output.stdout)?;
-    let parts = ["services", "routes", "sessions", "limits"];
+    let parts = ["services", "routes", "announcements", "sessions", "limits"];
     if arguments.contains(&"-f") {
         let any =
             parts.iter().any(|part| !rows(&document, part).is_empty()) || !rows(&document, "configuration").is_empty();

@@ -9,13 +9,14 @@ use ferrocast_bgp::{Told, resets};
 use ferrocast_core::{
     alloc::PoolUsage,
     announce::Announcement,
+    decide::DesiredBuilder,
     model::{IpFamily, ServiceKey},
 };
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 
 use super::{
-    fleet::{Fleet, Member},
+    fleet::{Fleet, Member, other_announcers},
     json::{ReasonRow, reason},
     world::{Verdict, World},
 };
@@ -117,6 +118,20 @@ pub struct RouteDifference<'a> {
     pub next_hop: Option<IpAddr>,
     /// For whom.
     pub services: &'a BTreeSet<ServiceKey>,
+}
+
+/// One prefix that a node announces by an announcer besides BGP.
+pub struct AnnouncementDifference<'a> {
+    /// What becomes of it.
+    pub change: RouteChange,
+    /// The announcer.
+    pub announcer: &'a Arc<str>,
+    /// The node.
+    pub node: &'a Arc<str>,
+    /// The prefix.
+    pub prefix: IpNet,
+    /// As it is then, or was if it is withdrawn.
+    pub announcement: &'a Announcement,
 }
 
 /// Services whose addresses, or the reasons for them, differ.
@@ -284,6 +299,37 @@ pub fn routes<E>(
             };
             let place = Place { node: &node, peer: name };
             compare(place, sides, (&mut *old, &mut *new), relevant, &mut alike, &mut each)?;
+        }
+    }
+    Ok(())
+}
+
+/// Calls `each` with every prefix that would be announced, announced otherwise or withdrawn by an announcer besides BGP; by announcer,
+/// node and prefix.
+///
+/// # Errors
+/// What `each` returns.
+pub fn announcements<E>(
+    old: &World,
+    new: &World,
+    mut each: impl FnMut(&AnnouncementDifference<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let announcers: BTreeSet<&Arc<str>> = other_announcers(old).chain(other_announcers(new)).collect();
+    for announcer in announcers {
+        let mut builder = DesiredBuilder::default();
+        let old = Fleet::of_announcer(old, announcer, &mut builder);
+        let new = Fleet::of_announcer(new, announcer, &mut builder);
+        for (node, before, after) in paired(&old, &new) {
+            for (prefix, was, is) in changed(&old, before, &new, after) {
+                let change = match (&was, &is) {
+                    (None, _) => RouteChange::Added,
+                    (_, None) => RouteChange::Withdrawn,
+                    (Some(was), Some(is)) if was == is => continue,
+                    _ => RouteChange::Changed,
+                };
+                let Some(announcement) = is.as_ref().or(was.as_ref()) else { continue };
+                each(&AnnouncementDifference { change, announcer, node: &node, prefix, announcement })?;
+            }
         }
     }
     Ok(())

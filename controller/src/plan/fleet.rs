@@ -49,21 +49,28 @@ pub struct PlannedPeer {
 type Signature = (Vec<bool>, bool, bool);
 
 impl Fleet {
-    /// Decides for every node of `world`. `builder` may have seen another world: what is the same is shared with its snapshots.
+    /// Decides for every node of `world` what BGP announces. `builder` may have seen another world: what is the same is shared with
+    /// its snapshots.
     #[must_use]
     pub fn new(world: &World, builder: &mut DesiredBuilder) -> Self {
-        let peers: Vec<PlannedPeer> = world
-            .config
-            .peers
-            .values()
-            .map(|peer| PlannedPeer { peer: peer.clone(), preview: Preview::new(peer) })
-            .collect();
+        let peers = world.config.peers.values();
+        let peers = peers.map(|peer| PlannedPeer { peer: peer.clone(), preview: Preview::new(peer) }).collect();
+        Self::of(world, &BGP.into(), peers, builder)
+    }
+
+    /// The same for another announcer; what its targets make of it is not known here.
+    #[must_use]
+    pub fn of_announcer(world: &World, announcer: &Arc<str>, builder: &mut DesiredBuilder) -> Self {
+        Self::of(world, announcer, vec![], builder)
+    }
+
+    fn of(world: &World, announcer: &Arc<str>, peers: Vec<PlannedPeer>, builder: &mut DesiredBuilder) -> Self {
         let mut classes: BTreeMap<Signature, usize> = BTreeMap::new();
         let mut contexts: Vec<Context> = Vec::new();
         let mut members = Vec::with_capacity(world.nodes.len());
         for node in &world.nodes {
-            let class = *classes.entry(signature(world, node)).or_insert_with(|| {
-                contexts.push(context(world, node));
+            let class = *classes.entry(signature(world, announcer, node)).or_insert_with(|| {
+                contexts.push(context(world, announcer, node));
                 contexts.len() - 1
             });
             let meant = |peer: &PlannedPeer| any_selector_matches(&peer.peer.node_selectors, &node.labels);
@@ -151,12 +158,11 @@ impl Fleet {
         service: &Service,
         place: usize,
     ) -> Vec<(Arc<str>, AddressDecision, String)> {
-        let others = world.config.announcers.iter().filter(|(_, class)| !class.advertisements.is_empty());
         let member = &self.members[place];
         let (own, sharers) = self.parties(world, service, &member.node.name);
         let mut all = Vec::new();
-        for (announcer, _) in others {
-            let context = Context { announcer: announcer.clone(), ..context(world, &member.node) };
+        for announcer in other_announcers(world) {
+            let context = context(world, announcer, &member.node);
             for address in decide_among(own, &sharers, &context).addresses {
                 let text = message(&address, own, &sharers, &context);
                 all.push((announcer.clone(), address, text));
@@ -269,16 +275,22 @@ impl<'a> Sorted<'a> {
     }
 }
 
-fn signature(world: &World, node: &Node) -> Signature {
-    let selects = world.config.advertisements.values().map(|a| any_selector_matches(&a.node_selectors, &node.labels));
+/// The announcers besides BGP that have an Advertisement.
+pub fn other_announcers(world: &World) -> impl Iterator<Item = &Arc<str>> {
+    world.config.announcers.iter().filter(|(_, class)| !class.advertisements.is_empty()).map(|(name, _)| name)
+}
+
+fn signature(world: &World, announcer: &str, node: &Node) -> Signature {
+    let all = world.config.advertisements_of(announcer).into_iter().flat_map(BTreeMap::values);
+    let selects = all.map(|a| any_selector_matches(&a.node_selectors, &node.labels));
     let excluded = node.is_excluded() && !world.settings.ignore_exclude_label;
     (selects.collect(), node.network_unavailable, excluded)
 }
 
-fn context(world: &World, node: &Arc<Node>) -> Context {
+fn context(world: &World, announcer: &Arc<str>, node: &Arc<Node>) -> Context {
     Context {
         class: world.settings.class.clone(),
-        announcer: BGP.into(),
+        announcer: announcer.clone(),
         node: node.clone(),
         config: world.config.clone(),
         ignore_exclude_label: world.settings.ignore_exclude_label,

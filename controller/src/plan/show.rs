@@ -54,6 +54,18 @@ struct ChangedRoute<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AnnouncementRow<'a> {
+    change: &'static str,
+    announcer: &'a str,
+    node: &'a str,
+    prefix: IpNet,
+    /// Names of the Advertisements.
+    advertisements: Vec<&'a str>,
+    services: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
 struct SessionRow<'a> {
     change: &'static str,
     node: &'a str,
@@ -134,6 +146,19 @@ impl Comparison<'_> {
             rows.push(&ChangedRoute { change: word_of_route(change.change), route })
         })?;
         rows.end()?;
+        let mut rows = Rows::begin(out, "announcements")?;
+        diff::announcements(old, new, |change| {
+            any = true;
+            rows.push(&AnnouncementRow {
+                change: word_of_route(change.change),
+                announcer: change.announcer,
+                node: change.node,
+                prefix: change.prefix,
+                advertisements: change.announcement.terms.iter().map(|terms| &*terms.advertisement).collect(),
+                services: change.announcement.services.iter().map(|key| key.as_str()).collect(),
+            })
+        })?;
+        rows.end()?;
         let mut rows = Rows::begin(out, "sessions")?;
         for change in diff::sessions(self.old_fleet, self.new_fleet) {
             any = true;
@@ -168,6 +193,7 @@ impl Comparison<'_> {
         let services = diff::services(self.old, self.new).iter().map(service_line).collect();
         any |= part(out, "Services", services)?;
         any |= part(out, "Routes", self.route_lines())?;
+        any |= part(out, "Announcements", self.announcement_lines())?;
         any |= part(out, "Sessions", self.session_lines())?;
         let full = |limit: &diff::LimitDifference| {
             let diff::LimitDifference { pool, family, used, total } = limit;
@@ -204,6 +230,20 @@ impl Comparison<'_> {
             })
         });
         lines.collect()
+    }
+
+    /// One line per announcer besides BGP, prefix and change, with the nodes.
+    fn announcement_lines(&self) -> Vec<String> {
+        let mut lines: BTreeMap<(Arc<str>, IpNet, RouteChange), Names> = BTreeMap::new();
+        let Ok(()) = diff::announcements(self.old, self.new, |change| {
+            let key = (change.announcer.clone(), change.prefix, change.change);
+            lines.entry(key).or_default().push(change.node);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let line = |((announcer, prefix, change), nodes): (&(Arc<str>, IpNet, RouteChange), &Names)| {
+            format!("{prefix} {} by {announcer}, on {}", word_of_route(*change), nodes.listed())
+        };
+        lines.iter().map(line).collect()
     }
 
     fn session_lines(&mut self) -> Vec<String> {

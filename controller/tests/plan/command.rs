@@ -111,6 +111,8 @@ fn difference_names_services_routes_sessions_and_limits() {
     assert_eq!((code, &gone["services"][0]["change"]), (Some(2), &Value::from("loses")));
     assert_eq!(gone["routes"][0]["change"], "withdrawn");
 
+    assert_eq!((&more["announcements"], &gone["announcements"]), (&serde_json::json!([]), &serde_json::json!([])));
+
     let peer = |spec: &str| {
         format!(
             "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {{name: r1, namespace: metallb-system}}\nspec: {{{spec}}}\n"
@@ -139,4 +141,59 @@ fn difference_names_services_routes_sessions_and_limits() {
     assert_eq!((&invalid["services"], &invalid["routes"]), (&serde_json::json!([]), &serde_json::json!([])));
     assert_eq!(invalid["configuration"][0]["valid"], false);
     assert!(shown.contains("error: IPAddressPool public: spec.addresses[0]"), "{shown}");
+}
+
+#[test]
+fn difference_names_what_other_announcers_gain_and_lose() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = dir.path().join("now");
+    let node = |name: &str, rack: &str| {
+        format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{rack: {rack}}}}}\n")
+    };
+    let class = "---\napiVersion: ferrocast.io/v1alpha1\nkind: AnnouncerClass\n\
+                 metadata: {name: ospf, namespace: metallb-system}\n\
+                 spec: {parametersSchema: {type: object, properties: {metric: {type: integer}}}}\n";
+    let advertisement = |spec: &str| {
+        format!(
+            "---\napiVersion: ferrocast.io/v1alpha1\nkind: Advertisement\n\
+             metadata: {{name: inside, namespace: metallb-system}}\nspec: {{announcer: ospf, {spec}}}\n"
+        )
+    };
+    let (n1, n2, web) = (node("n1", "a"), node("n2", "b"), service("web"));
+    write(&now, "a.yaml", &format!("{CONFIGURATION}{n1}{n2}{class}{}{web}", advertisement("parameters: {metric: 1}")));
+    let now = now.to_str().unwrap();
+    let change = |text: &str| {
+        let file = write(dir.path(), "change.yaml", text);
+        let arguments = ["-f", file.as_str(), "--against", now, "--assume-endpoints"];
+        let (code, out, _) = plan(&[&arguments[..], &["-o", "json"]].concat());
+        assert_eq!(code, Some(2), "{out}");
+        let difference: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(difference["routes"].as_array().is_some_and(Vec::is_empty), text.contains("announcer"), "{out}");
+        let rows = difference["announcements"].as_array().unwrap().iter();
+        let row = |row: &Value| {
+            assert_eq!((&row["announcer"], &row["advertisements"][0]), (&Value::from("ospf"), &Value::from("inside")));
+            format!(
+                "{} {} {} {}",
+                text_of(&row["change"]),
+                text_of(&row["node"]),
+                text_of(&row["prefix"]),
+                row["services"]
+            )
+        };
+        (rows.map(row).collect::<Vec<_>>(), plan(&arguments).1)
+    };
+    let (rows, shown) = change(&advertisement("parameters: {metric: 2}, nodeSelectors: [{matchLabels: {rack: a}}]"));
+    let web = r#"192.0.2.10/32 ["default/web"]"#;
+    assert_eq!(rows, [format!("changed n1 {web}"), format!("withdrawn n2 {web}")]);
+    assert!(
+        shown.contains("192.0.2.10/32 changed by ospf, on n1") && shown.contains("withdrawn by ospf, on n2"),
+        "{shown}"
+    );
+    let (rows, _) = change(&service("api"));
+    let api = r#"192.0.2.11/32 ["default/api"]"#;
+    assert_eq!(rows, [format!("added n1 {api}"), format!("added n2 {api}")]);
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
 }
