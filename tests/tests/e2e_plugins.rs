@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         plugin_that_is_killed_is_told_and_catches_up_when_it_is_back,
         plugin_that_is_stopped_delays_nobody,
         speaker_that_is_killed_and_restarted_takes_nothing_away_and_leaves_nothing_stale,
+        plugin_that_ends_keeps_or_withdraws_as_it_was_told,
         socket_that_is_not_to_be_trusted_is_refused,
         socket_of_another_user_is_refused,
         plugin_of_another_protocol_is_refused_and_one_that_also_speaks_ours_is_not,
@@ -103,8 +104,12 @@ fn arguments(dir: &Path) -> [String; 2] {
 }
 
 fn start_plugin(dir: &Path) -> Result<Process> {
+    start_plugin_with(dir, &[])
+}
+
+fn start_plugin_with(dir: &Path, arguments: &[&str]) -> Result<Process> {
     let mut plugin = command(Some(NODE), &built("lab-plugin")?);
-    plugin.arg("--dir").arg(dir).env("FERROCAST_FILE", dir.join("announced.txt"));
+    plugin.arg("--dir").arg(dir).args(arguments).env("FERROCAST_FILE", dir.join("announced.txt"));
     Process::start("plugin", dir, &mut plugin)
 }
 
@@ -294,6 +299,20 @@ async fn speaker_that_is_killed_and_restarted_takes_nothing_away_and_leaves_noth
     restart_speaker(&mut bed.lab, &arguments(&bed.dir)).await?;
     bed.wait_for_file("only what is stale goes", |now| now.contains(&stays) && !now.contains(&goes)).await?;
     bed.remove("stays").await
+}
+
+async fn plugin_that_ends_keeps_or_withdraws_as_it_was_told(bed: &mut Bed) -> Result<()> {
+    let line = host_route(&bed.service("ends").await?);
+    bed.wait_for_file("it is announced", |now| now.contains(&line)).await?;
+    bed.plugin.terminate().await?;
+    ensure!(bed.file()?.contains(&line), "what may be kept was withdrawn");
+    bed.plugin = start_plugin_with(&bed.dir, &["--withdraw-on-exit"])?;
+    bed.connected().await?;
+    bed.plugin.terminate().await?;
+    ensure!(bed.file()?.is_empty(), "it is still announced: {:?}", bed.file()?);
+    bed.restore_plugin().await?;
+    bed.wait_for_file("it is announced again", |now| now.contains(&line)).await?;
+    bed.remove("ends").await
 }
 
 async fn socket_that_is_not_to_be_trusted_is_refused(bed: &mut Bed) -> Result<()> {
