@@ -107,7 +107,9 @@ impl Actor for Worker {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.desired.changed() => changed.map_err(|_| ActorError::Upstream("desired set"))?,
+                changed = self.desired.changed() => if changed.is_err() {
+                    return Ok(()); // the plugin ends
+                },
                 () = closed(&mut self.bird) => self.bird = None,
                 () = sleep_until(next) => {}
             }

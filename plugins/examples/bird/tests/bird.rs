@@ -39,12 +39,16 @@ fn read(printed: &str) -> Network {
     network
 }
 
+/// What BIRD has. It ends a long answer early when it gets another configuration meanwhile: then it is asked again.
 fn network(bench: &Bench) -> Result<Network, String> {
-    let (v4, v6) = (
-        bench.ask("bird", "show route protocol ferrocast4 all")?,
-        bench.ask("bird", "show route protocol ferrocast6 all")?,
-    );
-    Ok(read(&format!("{v4}{v6}")))
+    let ask = |protocol: &str| loop {
+        let printed = bench.ask("bird", &format!("show route protocol {protocol} all"));
+        let (Ok(words) | Err(words)) = &printed;
+        if !words.contains("Stopped due to reconfiguration") {
+            return printed;
+        }
+    };
+    Ok(read(&(ask("ferrocast4")? + &ask("ferrocast6")?)))
 }
 
 /// Plugin, BIRD and speaker, and two prefixes that BIRD has.
