@@ -1,6 +1,6 @@
 //! The announcer `bird`: keeps the include file and BIRD in agreement with the desired set.
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -146,7 +146,11 @@ impl Worker {
 
     /// Makes file and BIRD agree with the plan: what BIRD calls itself.
     async fn converge(&mut self, desired: &Desired, plan: &Plan) -> Result<String, BirdError> {
-        let before = block_in_place(|| fs::read_to_string(&self.include)).unwrap_or_default();
+        let before = match block_in_place(|| fs::read(&self.include)) {
+            Ok(octets) => String::from_utf8_lossy(&octets).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(BirdError::File { path: self.include.clone(), source }),
+        };
         let mut routes = plan.routes.clone();
         if desired.provisional {
             // Not the whole truth yet: what it does not speak of stays as it was before the restart.
@@ -168,7 +172,7 @@ impl Worker {
         };
         let outcome = self.agree(&mut bird, &text, &routes).await;
         let greeting = bird.greeting.clone();
-        if !outcome.as_ref().is_err_and(BirdError::is_loss) {
+        if outcome.as_ref().err().is_none_or(BirdError::is_answer) {
             self.bird = Some(bird);
         }
         if let Err(BirdError::Refused(words)) = &outcome

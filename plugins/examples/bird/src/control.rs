@@ -35,8 +35,8 @@ const COMMAND_WRONG: u16 = 9001;
 /// Why BIRD has not got what it should have.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BirdError {
-    /// The file cannot be written: for the user to see to.
-    #[error("{path} cannot be written")]
+    /// The user has to see to it: a disk is full, or the folder is not for us.
+    #[error("{path} cannot be read or written")]
     File {
         path: PathBuf,
         #[source]
@@ -73,9 +73,9 @@ pub(crate) enum BirdError {
 }
 
 impl BirdError {
-    /// The connection is of no use any more.
-    pub(crate) fn is_loss(&self) -> bool {
-        matches!(self, Self::Absent { .. } | Self::Lost(_) | Self::Silent)
+    /// BIRD has given a whole answer: the connection is as good as before.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::NotIncluded(_) | Self::Routes { .. })
     }
 }
 

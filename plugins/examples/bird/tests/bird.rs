@@ -129,8 +129,7 @@ async fn bird_that_ends_is_told_and_one_that_comes_again_has_everything() {
     let mut bench = Bench::new();
     let (_plugin, bird, mut speaker) = with_two_prefixes(&mut bench).await;
     drop(bird);
-    let target = speaker.told("BIRD is away", |target| !target.up && !target.reason.is_empty()).await;
-    assert!(target.reason.contains("BIRD cannot be reached"), "{target:?}");
+    speaker.told("BIRD is away", |target| !target.up && target.reason.contains("BIRD cannot be reached")).await;
     speaker.want(&["192.0.2.3/32"], Active, r#"{"metric": 5}"#).await;
     bench::eventually("the file has the newest set", || {
         let text = fs::read_to_string(bench.include()).map_err(|error| error.to_string())?;
