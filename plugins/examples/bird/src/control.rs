@@ -285,4 +285,37 @@ mod tests {
         );
         assert!(count("1006-  Channel ipv4\n     Routes:         some imported\n0000 ").is_err());
     }
+
+    #[tokio::test]
+    async fn configuration_is_in_force_when_bird_is_no_longer_busy_with_it() {
+        const READING: &str = "0002-Reading configuration from bird.conf\n";
+        const BUSY: &str = "1000-BIRD 2.0.12\n0013 Reconfiguration in progress\n";
+        const UP: &str = "1000-BIRD 2.0.12\n0013 Daemon is up and running\n";
+        let cases: [(&[&str], &str); 6] = [
+            (&["0003 Reconfigured\n"], "in force"),
+            (&["0004 Reconfiguration in progress\n", BUSY, BUSY, UP], "in force"),
+            (&["0005 Reconfiguration already in progress, queueing new config\n", BUSY, UP], "in force"),
+            (&["0004 Reconfiguration in progress\n", "0013 Shutdown in progress\n"], "BIRD answers \"0013 Shutdown"),
+            (&["0006 Reconfiguration ignored, shutting down\n"], "BIRD answers \"0006 Reconfiguration ignored"),
+            (&["8002 bird.conf:1:1 no\n"], "BIRD refuses its configuration: bird.conf:1:1 no"),
+        ];
+        for (answers, want) in cases {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut control = Control { stream: BufReader::new(ours), greeting: String::new() };
+            let mut theirs = BufReader::new(theirs);
+            let bird = async {
+                let mut asked = String::new();
+                for (number, answer) in answers.iter().enumerate() {
+                    theirs.read_line(&mut asked).await.unwrap();
+                    let before = if number == 0 { READING } else { "" };
+                    theirs.get_mut().write_all(format!("{before}{answer}").as_bytes()).await.unwrap();
+                }
+                asked
+            };
+            let (outcome, asked) = tokio::join!(control.configure(), bird);
+            let words = outcome.map_or_else(|error| error.to_string(), |()| "in force".to_owned());
+            assert!(words.starts_with(want), "{answers:?}: {words}");
+            assert_eq!(asked, format!("configure\n{}", "show status\n".repeat(answers.len() - 1)));
+        }
+    }
 }
