@@ -14,6 +14,7 @@ use ferrocast_core::{
         AnnounceError, AnnouncementState, Announcer, Capabilities, Desired, Observed, Shutdown, TargetObserved,
     },
 };
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 /// Wait before a file that cannot be written is tried again.
@@ -93,7 +94,9 @@ fn write(path: &Path, desired: &Desired) -> io::Result<usize> {
     for line in before.lines() {
         // Not the whole truth yet: what is there from before the restart stays.
         let prefix = line.split(' ').next().unwrap_or_default();
-        lines.entry(prefix.to_owned()).or_insert(&line[prefix.len()..]);
+        if prefix.parse::<IpNet>().is_ok_and(|prefix| !desired.announcements.contains_key(&prefix)) {
+            lines.insert(prefix.to_owned(), &line[prefix.len()..]);
+        }
     }
     let new = path.with_extension("new");
     std::fs::write(&new, lines.iter().map(|(prefix, state)| format!("{prefix}{state}\n")).collect::<String>())?;
@@ -109,7 +112,9 @@ impl Actor for Writer {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = self.desired.changed() => changed.map_err(|_| ActorError::Upstream("desired set"))?,
+                changed = self.desired.changed() => if changed.is_err() {
+                    return Ok(()); // whoever had the announcer is gone
+                },
             }
             let desired = self.desired.borrow_and_update().clone();
             if desired.generation == 0 {
