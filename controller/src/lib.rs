@@ -95,7 +95,7 @@ fn run(command: Command, announcers: OwnAnnouncers) -> anyhow::Result<ExitCode> 
             Command::Controller(args) => roles::controller::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Speaker(args) => roles::speaker::run(args, announcers).await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Plan(args) => plan::run(args).await,
+            Command::Plan(args) => plan::run(args, announcers).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Migrate(command) => migrate::run(command).await,
             Command::Crds { .. } | Command::Validate(_) | Command::PrepareStateDir(_) | Command::Completions { .. } => {

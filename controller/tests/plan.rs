@@ -42,7 +42,8 @@ fn plan(case: &Case) -> Value {
     };
     let world = Planner::new(settings).advance(&objects);
     let mut out = Vec::new();
-    json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &mut out).unwrap();
+    let none = ferrocast::decider::Announcers::new();
+    json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &none, &mut out).unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 

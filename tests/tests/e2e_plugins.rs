@@ -24,8 +24,6 @@ const WATCHED: Duration = Duration::from_secs(3);
 /// A state is told by SpeakerStatus, which is written at most every five seconds, after the answer times of the protocol.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
-/// No arguments.
-const NONE: [&str; 0] = [];
 /// Looks at the memory while a flood is borne: ten seconds of them.
 const FLOOD_SAMPLES: u32 = 50;
 /// Between two looks at the memory.
@@ -457,12 +455,13 @@ async fn custom_binary_announces_by_its_own_announcer(bed: &mut Bed) -> Result<(
     bed.plugin.terminate().await?;
     let own = bed.dir.join("own.txt");
     bed.lab.speakers[0].set_program("ferrocast-with-file", &[("FERROCAST_FILE", own.as_path())]);
-    restart_speaker(&mut bed.lab, &NONE).await?;
+    restart_speaker(&mut bed.lab, &["--explain=[::]:9132"]).await?;
     let line = host_route(&bed.service("own").await?);
     eventually("the binary's own announcer has the prefix", CONVERGENCE_TIME_MAX, async || {
         let now = std::fs::read_to_string(&own)?;
         ensure_that(now.lines().any(|known| known == line), || now.clone())
     })
     .await?;
+    bed.explanation_has("service", "default/own", &format!("{line}, line {line}")).await?;
     bed.told("it is told as a part of the process", |told| told["state"] == "inProcess").await.map(drop)
 }

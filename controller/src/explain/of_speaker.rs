@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use ferrocast_bgp::{BgpAnnouncer, Preview, SessionInfo};
 use ferrocast_bgp_proto::fsm::State;
 use ferrocast_core::{
-    announce::{Announcer as _, Desired, Observed},
+    announce::{Announcer as _, Desired, Observed, PreviewRoute},
     config::{BGP, Peer, any_selector_matches},
     decide::{AddressDecision, Context, Party, Reason, message, prefix_of},
     model::{Node, ServiceKey},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     announcers::{Standing, Standings},
-    decider::{Decisions, SPEAKER_SOURCES, party},
+    decider::{Announcers, Decisions, SPEAKER_SOURCES, party},
 };
 
 /// Explains what one speaker does.
@@ -43,6 +43,8 @@ pub struct SpeakerExplainer {
     pub drained: watch::Receiver<bool>,
     /// The announcers besides BGP.
     pub standings: watch::Receiver<Arc<Standings>>,
+    /// All of them, for what they foretell.
+    pub announcers: watch::Receiver<Arc<Announcers>>,
 }
 
 #[async_trait]
@@ -70,6 +72,7 @@ impl Explainer for SpeakerExplainer {
             observed: self.bgp.observe().borrow().clone(),
             drained: *self.drained.borrow(),
             standings: self.standings.borrow().clone(),
+            announcers: self.announcers.borrow().clone(),
         };
         Ok(snapshot.explain(subject))
     }
@@ -84,6 +87,7 @@ struct Snapshot {
     observed: Arc<Observed>,
     drained: bool,
     standings: Arc<Standings>,
+    announcers: Arc<Announcers>,
 }
 
 impl Snapshot {
@@ -199,6 +203,7 @@ impl Snapshot {
             session: Some(standing.state.to_owned()),
             reason: Fact::new(standing.state, standing.problem.clone()),
         };
+        let foretold = self.foretold(announcer, &prefixes, desired);
         let names = |name: &str| address.advertisements.iter().any(|a| a.peers.is_empty() || a.peers.contains(name));
         let all = standing.observed.targets.iter();
         let told: Vec<PeerExplained> = all
@@ -208,8 +213,8 @@ impl Snapshot {
                 let reason = match refused {
                     _ if !names(name) => Fact::new("otherTargets", "the Advertisements are for other targets"),
                     Some(why) => Fact::new("refused", why.to_string()),
-                    None if reached => Fact::new("reached", target.reason.clone()),
-                    None if target.up => Fact::new("notReachedYet", target.reason.clone()),
+                    None if reached => Fact::new("reached", with_route(&target.reason, foretold.get(name))),
+                    None if target.up => Fact::new("notReachedYet", with_route(&target.reason, foretold.get(name))),
                     // Why the last conversation ended is not why there is none now.
                     None if !standing.works() => Fact::new(standing.state, standing.problem.clone()),
                     None => Fact::new("targetDown", target.reason.clone()),
@@ -224,6 +229,19 @@ impl Snapshot {
             })
             .collect();
         if told.is_empty() { vec![nowhere] } else { told }
+    }
+
+    /// What the announcer says that each target is given for these prefixes, in words.
+    fn foretold(&self, announcer: &str, prefixes: &[IpNet], desired: &Desired) -> BTreeMap<Arc<str>, String> {
+        let own = |prefix: &IpNet| Some((*prefix, desired.announcements.get(prefix)?.clone()));
+        let announcements = prefixes.iter().filter_map(own).collect();
+        let asked = Desired { announcements, ..desired.clone() };
+        let preview = self.announcers.get(announcer).and_then(|a| a.preview(&asked, &desired.configuration));
+        let words = |(target, routes): (Arc<str>, BTreeMap<IpNet, PreviewRoute>)| {
+            let routes: Vec<String> = routes.iter().map(|(prefix, route)| route_words(prefix, route)).collect();
+            (target, routes.join("; "))
+        };
+        preview.into_iter().flatten().map(words).collect()
     }
 
     /// What becomes of an announced address at every peer.
@@ -299,4 +317,18 @@ fn state(info: Option<&SessionInfo>) -> String {
 fn not_established(info: Option<&SessionInfo>) -> Fact {
     let why = info.and_then(|info| info.last_error.clone());
     Fact::new("notEstablished", why.unwrap_or_else(|| "no session has been there yet".to_owned()))
+}
+
+/// A target's own words, and what it is given.
+fn with_route(reason: &str, route: Option<&String>) -> String {
+    let parts = [Some(reason), route.map(String::as_str)];
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+/// `10.0.0.1/32, next hop 10.0.0.9, metric 7`
+fn route_words(prefix: &IpNet, route: &PreviewRoute) -> String {
+    let mut words = vec![prefix.to_string()];
+    words.extend(route.next_hop.map(|hop| format!("next hop {hop}")));
+    words.extend(route.attributes.iter().map(|(name, value)| format!("{name} {value}")));
+    words.join(", ")
 }

@@ -7,18 +7,19 @@ use std::{
 
 use ferrocast_bgp::Told;
 use ferrocast_core::{
-    announce::{Community, ExtendedCommunity},
+    announce::{Community, Configuration, ExtendedCommunity, PreviewRoute},
     config::{BGP, Problem, Severity},
-    decide::{AddressDecision, Reason, prefix_of},
+    decide::{AddressDecision, DesiredBuilder, Reason, prefix_of},
     model::{IpFamily, Service},
 };
 use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    fleet::Fleet,
+    fleet::{Fleet, Member, other_announcers},
     world::{Assumptions, Verdict, World},
 };
+use crate::{announcers::configure, decider::Announcers};
 
 /// Version of the format: fields are only added within a version.
 const VERSION: u32 = 1;
@@ -55,6 +56,18 @@ struct DecisionRow<'a> {
     peers: &'a [&'a str],
     code: &'static str,
     message: &'a str,
+}
+
+/// What a target of an announcer besides BGP would be given, if the announcer foretells it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ForetoldRow<'a> {
+    announcer: &'a str,
+    node: &'a str,
+    target: &'a str,
+    prefix: IpNet,
+    next_hop: Option<IpAddr>,
+    attributes: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -160,11 +173,11 @@ impl<'a, W: Write> Rows<'a, W> {
     }
 }
 
-/// Writes the state.
+/// Writes the state; `announcers` besides BGP are asked what they would give their targets.
 ///
 /// # Errors
 /// What writing returns.
-pub fn write(world: &World, fleet: &mut Fleet, out: &mut impl Write) -> io::Result<()> {
+pub fn write(world: &World, fleet: &mut Fleet, announcers: &Announcers, out: &mut impl Write) -> io::Result<()> {
     write!(out, "{{\"version\":{VERSION}")?;
     let mut rows = Rows::begin(out, "services")?;
     for service in world.services.values() {
@@ -175,6 +188,8 @@ pub fn write(world: &World, fleet: &mut Fleet, out: &mut impl Write) -> io::Resu
     write_decisions(world, fleet, rows)?;
     let rows = Rows::begin(out, "routes")?;
     write_routes(fleet, rows)?;
+    let rows = Rows::begin(out, "foretold")?;
+    write_foretold(world, announcers, rows)?;
     let mut rows = Rows::begin(out, "configuration")?;
     for verdict in &world.verdicts {
         rows.push(&configuration_row(verdict))?;
@@ -324,6 +339,23 @@ fn write_routes(fleet: &mut Fleet, mut rows: Rows<'_, impl Write>) -> io::Result
                 let services = announcement.services.iter().map(|key| key.as_str()).collect();
                 let next_hop = hops[usize::from(prefix.addr().is_ipv6())];
                 rows.push(&shown.row(&member.node.name, name, *prefix, next_hop, services))?;
+            }
+        }
+    }
+    rows.end()
+}
+
+fn write_foretold(world: &World, announcers: &Announcers, mut rows: Rows<'_, impl Write>) -> io::Result<()> {
+    let configure = configure();
+    for (name, announcer) in other_announcers(world).filter_map(|name| Some((name, announcers.get(name)?))) {
+        let fleet = Fleet::of_announcer(world, name, &mut DesiredBuilder::default());
+        for Member { node, desired, .. } in &fleet.members {
+            let configuration = Configuration { generation: 1, entries: configure(name, &world.config, node, false) };
+            for (target, routes) in announcer.preview(desired, &configuration).unwrap_or_default() {
+                for (prefix, PreviewRoute { next_hop, attributes }) in routes {
+                    let (announcer, node, target) = (&**name, &*node.name, &*target);
+                    rows.push(&ForetoldRow { announcer, node, target, prefix, next_hop, attributes })?;
+                }
             }
         }
     }

@@ -15,9 +15,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use ferrocast_core::decide::DesiredBuilder;
+use ferrocast_core::{actor::Supervisor, decide::DesiredBuilder};
 
 use crate::{
+    OwnAnnouncers,
     cli::{PlanArgs, PlanOutput},
     cluster::client,
     manifests,
@@ -65,11 +66,11 @@ fn lap(part: &str, since: &mut tokio::time::Instant) {
     *since = now;
 }
 
-/// Runs the command.
+/// Runs the command; what announcers of the binary's own foretell is part of a whole state.
 ///
 /// # Errors
 /// Wrong arguments, manifests that cannot be read, or no cluster to compare with.
-pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: PlanArgs, own: OwnAnnouncers) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         class: args.load_balancer_class.clone(),
         ignore_exclude_label: args.ignore_exclude_lb,
@@ -79,7 +80,7 @@ pub async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let mut since = tokio::time::Instant::now();
     let done = match (&*args.paths, &*args.filename) {
         ([], []) => bail!("give a directory of manifests, or -f with what would be applied"),
-        (paths, []) => state(paths, settings, &args),
+        (paths, []) => state(paths, settings, &args, own).await,
         ([], files) => {
             let against = match &args.against {
                 Some(path) => objects_of(std::slice::from_ref(path), &args.namespace)?,
@@ -106,7 +107,7 @@ fn is_closed(error: &anyhow::Error) -> bool {
 }
 
 /// Prints the state that manifests lead to.
-fn state(paths: &[PathBuf], settings: Settings, args: &PlanArgs) -> anyhow::Result<ExitCode> {
+async fn state(paths: &[PathBuf], settings: Settings, args: &PlanArgs, own: OwnAnnouncers) -> anyhow::Result<ExitCode> {
     let mut since = tokio::time::Instant::now();
     let objects = objects_of(paths, &args.namespace)?;
     lap("read", &mut since);
@@ -116,7 +117,14 @@ fn state(paths: &[PathBuf], settings: Settings, args: &PlanArgs) -> anyhow::Resu
     let mut out = BufWriter::with_capacity(BUFFER_LEN, io::stdout().lock());
     match args.output {
         PlanOutput::Text => show::write_state(&world, &mut out)?,
-        PlanOutput::Json => json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &mut out)?,
+        PlanOutput::Json => {
+            // They are never given a set: nothing is announced.
+            let mut supervisor = Supervisor::default();
+            let own = own.make(&mut supervisor)?;
+            json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &own, &mut out)?;
+            supervisor.stop_token().cancel();
+            supervisor.join().await?;
+        }
     }
     out.flush()?;
     lap("written", &mut since);

@@ -114,6 +114,7 @@ pub async fn run(args: SpeakerArgs, more: OwnAnnouncers) -> anyhow::Result<()> {
         decisions: decisions.clone(),
         drained: drained.subscribe(),
         standings: standings.clone(),
+        announcers: announcers.clone(),
     };
     serve_explain(&mut workers, &client, &args, explainer, &epoch.subscribe());
     let peers_of_status = peers_reader.clone();

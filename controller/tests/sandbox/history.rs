@@ -117,7 +117,8 @@ fn forecast(planner: &mut Planner, dir: &Path) -> Facts {
     let objects = plan::objects_of(&[dir.to_owned()], "metallb-system").unwrap();
     let world = planner.advance(&objects);
     let mut out = Vec::new();
-    json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &mut out).unwrap();
+    let none = ferrocast::decider::Announcers::new();
+    json::write(&world, &mut Fleet::new(&world, &mut DesiredBuilder::default()), &none, &mut out).unwrap();
     let document: Value = serde_json::from_slice(&out).unwrap();
     let mut facts = Facts::new();
     for row in document["services"].as_array().unwrap() {

@@ -1,7 +1,9 @@
 //! An announcer of this process, driven through the trait; what it says is turned into the protocol's words.
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ferrocast_core::announce::{APPLY_MAX, AnnounceError, Announcer, Configuration, Entry, Observed, Shutdown};
+use ferrocast_core::announce::{
+    APPLY_MAX, AnnounceError, Announcer, Configuration, Entry, Observed, Preview, Shutdown,
+};
 use ferrocast_plugin_proto::v1alpha1::{Failure, Status, TargetStatus, Version};
 use tokio::{
     sync::watch,
@@ -40,6 +42,12 @@ impl Life {
             (name.as_str().into(), Entry { value: json.as_str().into(), secret: *secret })
         };
         self.configuration = Arc::new(Configuration { generation, entries: entries.iter().map(entry).collect() });
+    }
+
+    /// What the announcer foretells of the set, with the configuration that is in force.
+    pub(crate) fn preview(&self, set: &Set) -> Option<Preview> {
+        let desired = set.desired(1, false, self.configuration.clone());
+        self.announcer.preview(&desired, &self.configuration)
     }
 
     /// Hands the set over.

@@ -111,6 +111,12 @@ const CHECKS: &[Check] = &[
     check!("stale", SNAPSHOT, restarts::stale, "what the next host's snapshot lacks is withdrawn"),
     check!("second-call", SNAPSHOT, restarts::second_call, "a second call ends the first"),
     check!("ten-thousand", SNAPSHOT, updates::ten_thousand, "10,000 announcements converge, and one change among them"),
+    check!(
+        "preview",
+        SNAPSHOT,
+        updates::preview,
+        "what is foretold is what comes true, for every target, and foretelling changes nothing"
+    ),
     check!("shutdown-keep", SNAPSHOT, ends::keep, "Shutdown with keep is answered Goodbye, and takes nothing away"),
     check!(
         "shutdown-withdraw",

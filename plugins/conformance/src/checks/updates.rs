@@ -204,6 +204,36 @@ pub(super) async fn configuration(lab: &mut Lab<'_>) -> Result {
     lab.converged().await
 }
 
+pub(super) async fn preview(lab: &mut Lab<'_>) -> Result {
+    let of_another = |reason: &str| Stop::NotApplicable(reason.to_owned());
+    if lab.in_process().is_none() {
+        return Err(of_another("a plugin outside of the speaker's process does not foretell"));
+    }
+    lab.connect_with(&lab.set(0..10)).await?;
+    let (expected, more) = (lab.expected(), lab.set(5..15));
+    let foretold = lab.life().map(|life| (life.preview(&more), life.preview(&more)));
+    let Some((Some(first), Some(second))) = foretold else {
+        return Err(of_another("the announcer does not foretell"));
+    };
+    let advice = "work it out from the two arguments alone: keep nothing, send nothing";
+    if first != second {
+        return Err(failed("the same answer to the same question", "two answers", advice));
+    }
+    lab.stays(&expected, lab.options.settle / 2, advice).await?;
+    lab.change_to(&more).await?;
+    let visible = lab.expected();
+    let targets = lab.status.iter().flat_map(|status| &status.targets).map(|target| target.name.clone());
+    for name in targets.collect::<Vec<_>>() {
+        let routes = first.get(name.as_str()).map(|routes| routes.keys().copied().collect::<Vec<_>>());
+        if routes.as_ref().is_none_or(|routes| !routes.iter().eq(visible.keys())) {
+            let expected = format!("target {name:?} is foretold the {} prefixes that it then gets", visible.len());
+            let advice = "foretell by the code that announces";
+            return Err(failed(expected, format!("{routes:?}"), advice));
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn ten_thousand(lab: &mut Lab<'_>) -> Result {
     lab.connect_with(&lab.set(0..10)).await?;
     let many = |finding: Stop| match finding {

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use ferrocast_core::{
     actor::{Actor, ActorError, CancellationToken, RestartPolicy, Supervisor},
     announce::{
-        AnnounceError, AnnouncementState, Announcer, Capabilities, Desired, Observed, Shutdown, TargetObserved,
+        AnnounceError, Announcement, AnnouncementState, Announcer, Capabilities, Configuration, Desired, Observed,
+        Preview, PreviewRoute, Shutdown, TargetObserved,
     },
 };
 use ipnet::IpNet;
@@ -66,6 +67,15 @@ impl Announcer for FileAnnouncer {
         self.observed.clone()
     }
 
+    fn preview(&self, desired: &Desired, _: &Configuration) -> Option<Preview> {
+        let line = |prefix: &IpNet, announcement: &Announcement| {
+            let attributes = [("line", format!("{prefix}{}", word(announcement)?))].into();
+            Some((*prefix, PreviewRoute { next_hop: None, attributes }))
+        };
+        let lines = desired.announcements.iter().filter_map(|(prefix, announcement)| line(prefix, announcement));
+        Some([(Observed::NETWORK.into(), lines.collect())].into())
+    }
+
     async fn shutdown(&self, how: Shutdown, deadline: Duration) {
         if how == Shutdown::Withdraw {
             let generation = self.desired.borrow().generation + 1;
@@ -80,15 +90,19 @@ impl Announcer for FileAnnouncer {
     }
 }
 
+/// What stands behind a prefix in the file; `None`: the prefix does not stand there.
+fn word(announcement: &Announcement) -> Option<&'static str> {
+    match announcement.state {
+        AnnouncementState::Active => Some(""),
+        AnnouncementState::Draining => Some(" draining"),
+        AnnouncementState::Withdrawn => None,
+    }
+}
+
 /// The file's new content, of which a reader never sees a half.
 fn write(path: &Path, desired: &Desired) -> io::Result<usize> {
-    let wanted = desired.announcements.iter().filter(|(_, a)| a.state != AnnouncementState::Withdrawn);
-    let mut lines: BTreeMap<String, &str> = wanted
-        .map(|(prefix, announcement)| match announcement.state {
-            AnnouncementState::Draining => (prefix.to_string(), " draining"),
-            _ => (prefix.to_string(), ""),
-        })
-        .collect();
+    let wanted = desired.announcements.iter().filter_map(|(prefix, a)| Some((prefix.to_string(), word(a)?)));
+    let mut lines: BTreeMap<String, &str> = wanted.collect();
     let announced = lines.len();
     let before = if desired.provisional { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
     for line in before.lines() {
