@@ -197,6 +197,17 @@ async fn speaker_that_restarts_within_the_hold_withdraws_nothing_and_one_that_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn plugin_that_starts_and_finds_no_speaker_withdraws_what_its_network_has_from_before() {
+    let mut bed = Bed::new();
+    let recorder = Recorder::start(ALL);
+    let began = tokio::time::Instant::now();
+    bed.plugin("a", recorder.clone());
+    let given = recorder.given.subscribe().wait_for(|given| given.generation > 0).await.unwrap().clone();
+    assert!(given.announcements.is_empty() && !given.provisional);
+    assert!(began.elapsed() >= Duration::from_secs(299), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_plugin_cannot_do_is_not_sent_and_told() {
     let mut bed = Bed::new();
     let recorder = Recorder::start(Capabilities { ipv6: false, aggregation: false, ..ALL });

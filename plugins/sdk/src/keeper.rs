@@ -65,6 +65,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(announcer: Arc<dyn Announcer>, options: Options, mailbox: mpsc::Receiver<Call>) -> Self {
+        let hold = Duration::from_secs(options.orphan_hold_max_s.into());
         Self {
             observed: announcer.observe(),
             announcer,
@@ -75,8 +76,9 @@ impl Keeper {
             local: Local::default(),
             accepted: None,
             standing: OrdMap::new(),
-            hold: Duration::ZERO,
-            orphaned_at: None,
+            hold,
+            // The network may still have what a life before this one announced, and nobody vouches for that.
+            orphaned_at: Some(Instant::now() + hold),
             status_due: false,
             status_from: Instant::now(),
         }
@@ -124,7 +126,7 @@ impl Keeper {
             }
         }
         self.updates.abort();
-        if talk.epoch.is_some() && self.accepted.is_some() {
+        if talk.epoch.is_some() {
             tracing::info!(hold = ?self.hold, "without a host: what is announced is kept for a while");
             self.orphaned_at = Some(Instant::now() + self.hold);
         }
@@ -261,7 +263,7 @@ impl Keeper {
 
     /// Has everything withdrawn: the generation to wait for.
     async fn withdraw(&mut self) -> Option<u64> {
-        let empty = emptied(self.accepted.as_ref().map(|(_, set)| set)?, 0);
+        let empty = self.accepted.as_ref().map_or_else(Desired::default, |(_, set)| emptied(set, 0));
         match self.apply(&empty, None).await {
             Ok(generation) => {
                 self.accepted = None;

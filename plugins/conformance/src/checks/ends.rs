@@ -67,13 +67,40 @@ async fn again(lab: &mut Lab<'_>) -> Result {
     }
 }
 
+/// Where the conversation stands when the plugin ends.
+#[derive(Clone, Copy)]
+enum At {
+    /// All is announced.
+    Rest,
+    /// Half of an update is sent.
+    HalfSent,
+    /// An update is accepted, and perhaps not reached.
+    Accepted,
+    /// There is no host.
+    Orphaned,
+}
+
 pub(super) async fn plugin_restart(lab: &mut Lab<'_>) -> Result {
-    let restart = lab.options.restart.clone();
-    if restart.is_none() && lab.in_process().is_none() {
+    if lab.options.restart.is_none() && lab.in_process().is_none() {
         return Err(Stop::NotApplicable("there is no --restart command".into()));
     }
+    for at in [At::Rest, At::HalfSent, At::Accepted, At::Orphaned] {
+        restarted(lab, at).await?;
+    }
+    Ok(())
+}
+
+async fn restarted(lab: &mut Lab<'_>, at: At) -> Result {
     lab.connect_with(&lab.set(0..10)).await?;
-    if let Some(restart) = restart {
+    let next = lab.set(3..20);
+    match at {
+        At::Rest => {}
+        At::HalfSent if lab.life().is_some() => return Ok(()), // the trait has no halves
+        At::HalfSent => drop(lab.begin(&Update::new(&next, Base::Accepted)).await?),
+        At::Accepted => lab.accept(&Update::new(&next, Base::Accepted)).await?,
+        At::Orphaned => lab.lose(),
+    }
+    if let Some(restart) = lab.options.restart.clone() {
         let ran = probe::run(&restart).await;
         ran.map_err(|error| failed("the restart command works", error, "correct the command"))?;
     }
