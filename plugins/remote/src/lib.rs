@@ -133,8 +133,8 @@ impl Announcer for RemoteAnnouncer {
         self.observed.subscribe()
     }
 
-    /// Tells the plugin, if it is connected, and waits for its good-bye. One that is not keeps what it announces for its orphan
-    /// hold, and withdraws then.
+    /// Tells the plugin, if it is connected, and waits for its good-bye; one that shall withdraw is dialled once more if it is not.
+    /// One that cannot be told keeps what it announces for its orphan hold, and withdraws then.
     async fn shutdown(&self, how: Shutdown, deadline: Duration) {
         self.stopped.store(true, Ordering::Release);
         self.command.send_replace(Some((how, Instant::now() + deadline)));

@@ -13,7 +13,7 @@ use ferrocast_plugin_proto::{MESSAGE_LEN_MAX, TEXT_LEN_MAX, text::clean, v1alpha
 use futures::stream;
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tonic::{Code, Request, Status, client::Grpc};
 
@@ -218,7 +218,13 @@ impl Link {
 
     async fn work(&mut self) {
         loop {
-            if self.command.borrow().is_some() {
+            let ends = *self.command.borrow();
+            if let Some((how, until)) = ends {
+                // One that was away may be back, and its network has what nobody wants any more.
+                let told = how == Shutdown::Withdraw && matches!(timeout_at(until, self.attempt()).await, Ok(Ok(())));
+                if told {
+                    return self.publish();
+                }
                 self.fault = Some(Fault::new(PluginState::Stopped, "the speaker ends"));
                 return self.publish();
             }

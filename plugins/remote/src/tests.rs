@@ -241,6 +241,19 @@ async fn shutdown_keeps_or_withdraws_and_nothing_is_taken_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn plugin_that_comes_back_while_the_speaker_ends_for_good_is_told_to_withdraw() {
+    let mut bed = Bed::new();
+    let remote = bed.remote("a");
+    remote.apply(desired(1, &["192.0.2.1/32"])).await.unwrap();
+    in_state(&remote, PluginState::Missing, "").await;
+    let recorder = Recorder::start(ALL);
+    bed.plugin("a", recorder.clone());
+    remote.shutdown(Shutdown::Withdraw, ferrocast_core::announce::SHUTDOWN_MAX).await;
+    let given = recorder.given.borrow().clone();
+    assert!(given.generation > 0 && given.announcements.is_empty(), "{given:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn configuration_travels_and_its_secrets_are_not_shown() {
     let mut bed = Bed::new();
     let recorder = Recorder::start(ALL);
