@@ -1,5 +1,4 @@
 //! `plan` of a custom binary says what its own announcer would do.
-#![expect(clippy::unwrap_used, reason = "a test ends with the first surprise")]
 use std::process::Command;
 
 use serde_json::{Value, json};
