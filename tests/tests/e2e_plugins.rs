@@ -380,7 +380,12 @@ async fn harms_nobody(bed: &mut Bed, fault: &str, state: &str, words: &str) -> R
     ensure!(told.to_string().len() < TOLD_LEN_MAX, "it is {} octets long", told.to_string().len());
     bed.explained_of_node(words).await?;
     let up = f64::from(u8::from(state == "connected"));
-    ensure!(bed.lab.speakers[0].metric("ferrocast_plugin_up")? == up, "the metric says otherwise");
+    // It may be dialled again just now, and what was told be of the connection before.
+    eventually("the metric says so, too", CONVERGENCE_TIME_MAX, async || {
+        let now = bed.lab.speakers[0].metric("ferrocast_plugin_up")?;
+        ensure_that(now == up, || format!("{now}"))
+    })
+    .await?;
     if state == "connected" {
         ensure!(bed.dropped() > dropped, "nothing is counted as dropped");
     } else {
