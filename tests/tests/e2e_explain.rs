@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail, ensure};
 use ferrocast_tests::cases;
 use ferrocast_tests::ferrocast::{Ferrocast, Role, Settings, binary};
-use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, base_configuration, host_route};
+use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, HUB, Lab, NODES, base_configuration, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
 use ferrocast_tests::process::{free_port, run};
 use ferrocast_tests::runner::{self, Context};
@@ -17,8 +17,6 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
-/// The controllers' address in the lab.
-const HUB: &str = "10.99.0.1";
 /// Where the speakers explain, as in `deploy/`.
 const SPEAKER_PORT: u16 = 9132;
 /// The name in the servers' certificates.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use ferrocast_tests::audit::{self, Right};
 use ferrocast_tests::cases;
 use ferrocast_tests::ferrocast::binary;
-use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
+use ferrocast_tests::lab::{CONVERGENCE_TIME_MAX, HUB, Lab, NODES, SPEAKER_ASN, base_configuration, host_route};
 use ferrocast_tests::objects::{self, CONFIG_NAMESPACE, SYSTEM_NAMESPACE, Service};
 use ferrocast_tests::process::{free_port, run};
 use ferrocast_tests::runner::{self, Context};
@@ -18,9 +18,6 @@ use serde_json::{Value, json};
 
 /// How long a standby may take to win a released Lease and allocate.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
-
-/// The API server's and the controllers' address in the lab.
-const HUB: &str = "10.99.0.1";
 
 /// The first pool of the lab's configuration.
 fn base_pool_name() -> Result<String> {

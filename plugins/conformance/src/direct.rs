@@ -1,5 +1,5 @@
 //! An announcer of this process, driven through the trait; what it says is turned into the protocol's words.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ferrocast_core::announce::{
     APPLY_MAX, AnnounceError, Announcer, Configuration, Entry, Observed, Preview, Shutdown,
@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::set::Set;
+use crate::{Entries, set::Set};
 
 /// How many times longer than the contract says a call may take before it is held against the announcer: the machine may be busy.
 const APPLY_SLACK: u32 = 5;
@@ -37,7 +37,7 @@ impl Life {
     }
 
     /// The entries that are in force from the next [`Life::apply`] on.
-    pub(crate) fn configure(&mut self, generation: u64, entries: &BTreeMap<String, (String, bool)>) {
+    pub(crate) fn configure(&mut self, generation: u64, entries: &Entries) {
         let entry = |(name, (json, secret)): (&String, &(String, bool))| {
             (name.as_str().into(), Entry { value: json.as_str().into(), secret: *secret })
         };

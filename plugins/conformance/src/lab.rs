@@ -1,5 +1,5 @@
 //! The host that the checks play: it remembers what it sent, and what it was told.
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ferrocast_core::announce::Shutdown;
 use ferrocast_plugin_proto::{
@@ -9,7 +9,7 @@ use ferrocast_plugin_proto::{
 use tokio::time::Instant;
 
 use crate::{
-    InProcess, Options, Subject,
+    Entries, InProcess, Options, Subject,
     direct::{Applied, Life},
     notes::{Notes, Sent, show},
     report::Finding,
@@ -64,7 +64,7 @@ pub(crate) struct Update<'s> {
     pub(crate) set: &'s Set,
     pub(crate) base: Base,
     pub(crate) provisional: bool,
-    pub(crate) configuration: Option<BTreeMap<String, (String, bool)>>,
+    pub(crate) configuration: Option<Entries>,
     /// How many more announcements its end claims than the set has.
     pub(crate) excess: u64,
     /// Send it with fields that no version of the protocol has yet.
@@ -249,10 +249,12 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// The entries that go with an update: a snapshot has all of them, a difference those that it changes.
-    fn configuration<'u>(&'u self, update: &'u Update<'_>) -> Option<&'u BTreeMap<String, (String, bool)>> {
+    /// The entries that go with an update, and their generation: a snapshot has all of them, a difference those that it changes.
+    fn configuration(&mut self, update: &Update<'_>) -> Option<(u64, Entries)> {
         let standing = matches!(update.base, Base::Snapshot).then_some(&self.options.configuration);
-        update.configuration.as_ref().or(standing)
+        let entries = update.configuration.as_ref().or(standing)?.clone();
+        self.configuration_generation += 1;
+        Some((self.configuration_generation, entries))
     }
 
     /// Sends the beginning of an update, its version taken: begin and chunks, no end.
@@ -260,14 +262,10 @@ impl<'a> Lab<'a> {
         self.generation += 1;
         let version = Version { epoch: self.epoch, generation: self.generation };
         self.sent.prefixes.extend(update.set.states.keys());
-        let configuration = self.configuration(update).map(|entries| {
-            let entry = |(name, (json, secret)): (&String, &(String, bool))| {
-                (name.clone(), proto::ConfigurationEntry { json: json.clone(), secret: *secret })
-            };
-            let entries = entries.iter().map(entry).collect();
-            proto::Configuration { generation: self.configuration_generation + 1, entries }
+        let configuration = self.configuration(update).map(|(generation, entries)| {
+            let entry = |(name, (json, secret))| (name, proto::ConfigurationEntry { json, secret });
+            proto::Configuration { generation, entries: entries.into_iter().map(entry).collect() }
         });
-        self.configuration_generation += u64::from(configuration.is_some());
         let (base, old) = match (&update.base, &self.accepted) {
             (Base::Snapshot, _) => (None, None),
             (Base::Accepted, accepted) => accepted.clone().unzip(),
@@ -337,14 +335,12 @@ impl<'a> Lab<'a> {
         self.sent.prefixes.extend(update.set.states.keys());
         self.sent.in_flight = Some((self.epoch, self.generation));
         let generation = self.generation;
-        let configuration = self.configuration(update).cloned();
-        self.configuration_generation += u64::from(configuration.is_some());
-        let configuration_generation = self.configuration_generation;
+        let configuration = self.configuration(update);
         let Some(Link::Direct(life)) = &mut self.link else {
             return Err(failed("an announcer", "there is none", "the suite itself is wrong here: report it"));
         };
-        if let Some(entries) = &configuration {
-            life.configure(configuration_generation, entries);
+        if let Some((generation, entries)) = &configuration {
+            life.configure(*generation, entries);
         }
         match life.apply(update.set, generation, update.provisional).await {
             Applied::Accepted => Ok(Answer::Accepted),

@@ -53,6 +53,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// How long the network may lag behind what a plugin says, and how long a thing is watched that must not happen.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// The entries of a configuration: JSON documents by name, and whether each is a secret.
+pub type Entries = BTreeMap<String, (String, bool)>;
+
 /// How to drive it.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,8 +63,8 @@ pub struct Options {
     pub probe: Option<Probe>,
     /// A command of the shell that restarts the plugin.
     pub restart: Option<String>,
-    /// The entries of its configuration: JSON documents by name, and whether each is a secret.
-    pub configuration: BTreeMap<String, (String, bool)>,
+    /// The entries of its configuration.
+    pub configuration: Entries,
     /// The parameters of every announcement, a JSON object; empty: none.
     pub parameters: String,
     /// How long a target may take to reach a version.

@@ -55,8 +55,15 @@ impl Lab<'_> {
 
     /// Waits until every target has reached what was accepted last, and the network has it.
     pub(crate) async fn converged(&mut self) -> Result {
+        self.converged_with(self.options.settle).await
+    }
+
+    /// The same where the network may lag behind for so long.
+    pub(crate) async fn converged_with(&mut self, lag: Duration) -> Result {
         self.reached().await?;
-        self.shows_accepted().await
+        let advice =
+            "the status says reached, the network says otherwise: report reached only for what the network has taken";
+        self.shows(&self.expected(), lag, advice).await
     }
 
     /// Waits until every target says that it has reached what was accepted last.
@@ -103,13 +110,6 @@ impl Lab<'_> {
             }
         }
         visible
-    }
-
-    /// Waits until the network has what was accepted last.
-    pub(crate) async fn shows_accepted(&mut self) -> Result {
-        let advice =
-            "the status says reached, the network says otherwise: report reached only for what the network has taken";
-        self.shows(&self.expected(), self.options.settle, advice).await
     }
 
     /// Waits until the network has exactly this. Statuses are read meanwhile.

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     reason = "tests own their tasks; a test may fail where it stands"
 )]
+mod behind;
 #[path = "../../examples/custom/src/file.rs"]
 mod file;
 
@@ -11,10 +12,7 @@ use std::{error::Error, fs, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use ferrocast_conformance::{InProcess, Network, Options, Probe, Subject, run};
-use ferrocast_core::{
-    actor::{CancellationToken, Supervisor},
-    announce::Announcer,
-};
+use ferrocast_core::{actor::Supervisor, announce::Announcer};
 
 /// What the file says.
 fn network(text: &str) -> Network {
@@ -51,14 +49,8 @@ async fn file_announcer_passes_through_the_trait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn file_announcer_passes_behind_a_socket() {
-    let (dir, stop, mut supervisor) = (tempfile::tempdir().unwrap(), CancellationToken::new(), Supervisor::default());
-    let (file, socket) = (dir.path().join("announced.txt"), dir.path().join("file.sock"));
-    let listener = ferrocast_plugin_sdk::listen(&socket, 0o600).unwrap();
-    let announcer = file::start(&mut supervisor, file.clone());
-    let sdk = ferrocast_plugin_sdk::Options::for_socket(&socket);
-    let server = tokio::spawn(ferrocast_plugin_sdk::serve(listener, announcer, sdk, stop.clone()));
-    let report = run(Subject::Socket(socket), &options(file)).await;
-    stop.cancel();
-    server.await.unwrap().unwrap();
+    let (dir, mut supervisor) = (tempfile::tempdir().unwrap(), Supervisor::default());
+    let file = dir.path().join("announced.txt");
+    let report = behind::a_socket(file::start(&mut supervisor, file.clone()), &options(file)).await;
     assert!(report.is_good(), "{report}");
 }

@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     reason = "tests own their tasks; a test may fail where it stands"
 )]
+mod behind;
+
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -13,11 +15,8 @@ use std::{
 
 use async_trait::async_trait;
 use ferrocast_conformance::{InProcess, Network, Options, Probe, Subject, run};
-use ferrocast_core::{
-    actor::CancellationToken,
-    announce::{
-        AnnounceError, AnnouncementState, Announcer, Capabilities, Desired, Observed, Shutdown, TargetObserved,
-    },
+use ferrocast_core::announce::{
+    AnnounceError, AnnouncementState, Announcer, Capabilities, Desired, Observed, Shutdown, TargetObserved,
 };
 use tokio::sync::watch;
 
@@ -110,14 +109,7 @@ async fn trivial_announcer_passes_through_the_trait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trivial_announcer_passes_behind_a_socket() {
-    let (network, dir, stop) = (Shared::default(), tempfile::tempdir().unwrap(), CancellationToken::new());
-    let socket = dir.path().join("trivial.sock");
-    let listener = ferrocast_plugin_sdk::listen(&socket, 0o600).unwrap();
-    let sdk = ferrocast_plugin_sdk::Options::for_socket(&socket);
-    let server =
-        tokio::spawn(ferrocast_plugin_sdk::serve(listener, Trivial::start(network.clone()), sdk, stop.clone()));
-    let report = run(Subject::Socket(socket), &options(&network)).await;
-    stop.cancel();
-    server.await.unwrap().unwrap();
+    let network = Shared::default();
+    let report = behind::a_socket(Trivial::start(network.clone()), &options(&network)).await;
     assert!(report.is_good(), "{report}");
 }

@@ -35,7 +35,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A conversation this long counts as good: what comes after begins with the shortest wait.
 const STABLE: Duration = Duration::from_secs(10);
 /// Messages that wait to be written: a small update (begin, one chunk, end) goes out in one piece.
-const PARTS_MAX: usize = 3;
+const MESSAGES_MAX: usize = 3;
 /// The one method.
 const METHOD: &str = "/ferrocast.announcer.v1alpha1.Announcer/Sync";
 /// What gRPC programs call the host of a Unix socket.
@@ -86,7 +86,7 @@ impl Link {
     }
 
     async fn converse(&mut self, requests: Requests) -> Result<(), Fault> {
-        let (out, mut messages) = mpsc::channel::<HostMessage>(PARTS_MAX);
+        let (out, mut messages) = mpsc::channel::<HostMessage>(MESSAGES_MAX);
         let request = Request::new(stream::poll_fn(move |context| messages.poll_recv(context)));
         let mut grpc = Grpc::with_origin(requests, http::Uri::from_static(ORIGIN))
             .max_decoding_message_size(MESSAGE_LEN_MAX)
@@ -222,10 +222,9 @@ impl Link {
             if let Some((how, until)) = ends {
                 // One that was away may be back, and its network has what nobody wants any more.
                 let told = how == Shutdown::Withdraw && matches!(timeout_at(until, self.attempt()).await, Ok(Ok(())));
-                if told {
-                    return self.publish();
+                if !told {
+                    self.fault = Some(Fault::new(PluginState::Stopped, "the speaker ends"));
                 }
-                self.fault = Some(Fault::new(PluginState::Stopped, "the speaker ends"));
                 return self.publish();
             }
             let (tried, began) = (look(&self.path), Instant::now());
